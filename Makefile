@@ -1,0 +1,101 @@
+# `make` alone prints what there is. Every target sets up what it needs by itself.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+# Passed through to the command of the target, as in: make test-backend ARGS="-k login"
+ARGS ?=
+# The number of workers of test-parallel, as in: make test-parallel N=4
+N ?= auto
+
+BIN := .venv/bin
+READY := .venv/.ready
+export PYTHONPATH := backend
+
+##@ Tests
+
+.PHONY: test
+test: $(READY) ## All tests: the reference suite and the guarantees
+	$(BIN)/pytest backend/tests $(ARGS)
+
+.PHONY: test-backend
+test-backend: $(READY) ## The reference suite, in one process
+	$(BIN)/pytest backend/tests $(ARGS)
+
+.PHONY: test-parallel
+test-parallel: $(READY) ## The reference suite on N workers, one database each
+	$(BIN)/pytest backend/tests -n $(N) $(ARGS)
+
+.PHONY: test-before
+test-before: $(READY) ## The same tests under the old conftest: drop and create for every test
+	$(BIN)/pytest --noconftest -p benchmark.before backend/tests $(ARGS)
+
+.PHONY: test-random
+test-random: $(READY) ## The reference suite in random order; repeat one with SEED=the number it printed
+	$(BIN)/pytest backend/tests --random-order $(if $(SEED),--random-order-seed=$(SEED)) $(ARGS)
+
+##@ Comparison
+
+.PHONY: compare
+compare: $(READY) ## The same tests before and after: a table of what the conftest gains
+	$(BIN)/python -m benchmark.compare $(ARGS)
+
+##@ Application
+
+.PHONY: run
+run: $(READY) ## Serve the reference application on http://127.0.0.1:8000/docs
+	$(BIN)/python -m benchmark.serve $(ARGS)
+
+.PHONY: db-migrate
+db-migrate: $(READY) ## Bring the database of DATABASE_URL up to the newest migration
+	cd backend && ../$(BIN)/alembic upgrade head $(ARGS)
+
+##@ Quality
+
+.PHONY: lint
+lint: $(READY) ## Lint, format and types, without changing anything
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+.PHONY: fix
+fix: $(READY) ## Mend what lint can mend by itself
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+.PHONY: check
+check: lint test ## What CI runs: lint, types, all tests
+
+##@ Housekeeping
+
+.PHONY: setup
+setup: $(READY) ## Install the pinned packages into .venv (every other target does it by itself)
+
+.PHONY: lock
+lock: ## Pin the newest packages that pyproject.toml allows (needs uv)
+	uv pip compile pyproject.toml --group dev --universal --generate-hashes --python-version 3.11 \
+		--no-emit-index-url --custom-compile-command "make lock" --upgrade -o requirements.lock
+
+.PHONY: clean
+clean: ## Remove .venv and every cache of this checkout
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help
+help: ## This text
+	@awk 'BEGIN {FS = ":.*## "; print "make TARGET [ARGS=\"...\"]"} \
+		/^##@/ {printf "\n%s\n", substr($$0, 5)} \
+		/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; type: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
+	if command -v uv >/dev/null; then \
+		uv venv --quiet --clear --python $(PYTHON) .venv && \
+		uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.lock; \
+	else \
+		$(PYTHON) -m venv --clear .venv && \
+		$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock; \
+	fi
+	@touch $@

@@ -1,0 +1,1 @@
+"""The old conftest, the comparison, and what both need."""

@@ -1,0 +1,145 @@
+"""The old conftest: every test drops all tables, creates them, creates the roles, connects anew.
+
+This is what many FastAPI projects have today, and an honest opponent: the same server with the same
+settings, the same cheap password hashing, the same builders, nothing slowed down on purpose.
+
+Run the same tests under it: pytest --noconftest -p benchmark.before backend/tests
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+
+import pytest
+import pytest_asyncio
+from fastapi import FastAPI
+from httpx import ASGITransport, AsyncClient
+from pwdlib import PasswordHash
+from pwdlib.hashers.argon2 import Argon2Hasher
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
+
+from app import security
+from app.db import Base, SessionLocal, get_db
+from app.main import app as application
+from app.models import User
+from app.roles import setup_roles
+from benchmark.server import create_database, drop_database, server_url
+from tests import factories
+
+security.password_hasher = PasswordHash((Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1),))
+
+ClientFactory = Callable[["User | None"], AsyncClient]
+
+
+@pytest.fixture(scope="session")
+def database_url() -> Iterator[str]:
+    """A database for this run, so that two runs at once do not drop each other's tables."""
+    server = server_url()
+    name = f"before_{os.getpid()}"
+    url = asyncio.run(create_database(server, name))
+    yield url.render_as_string(hide_password=False)
+    asyncio.run(drop_database(server, name))
+
+
+@pytest_asyncio.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    """A new engine, on tables that were dropped and created for this test."""
+    engine = create_async_engine(database_url)
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.drop_all)
+        await connection.run_sync(Base.metadata.create_all)
+    yield engine
+    await engine.dispose()
+
+
+@pytest_asyncio.fixture
+async def roles(engine: AsyncEngine) -> None:
+    """The roles, created for this test."""
+    async with AsyncSession(engine) as session:
+        await setup_roles(session)
+
+
+@pytest.fixture
+def get_db_session(engine: AsyncEngine, roles: None) -> Iterator[async_sessionmaker[AsyncSession]]:
+    """The app's session factory, on this test's engine."""
+    before = dict(SessionLocal.kw)
+    SessionLocal.configure(bind=engine)
+    yield SessionLocal
+    SessionLocal.kw = before
+
+
+@pytest_asyncio.fixture
+async def db(get_db_session: async_sessionmaker[AsyncSession]) -> AsyncIterator[AsyncSession]:
+    """The test's own session."""
+    async with get_db_session() as session:
+        yield session
+
+
+@pytest.fixture
+def override_get_db() -> Callable[..., AsyncIterator[AsyncSession]]:
+    """The app's own get_db: with a real database there is nothing to override."""
+    return get_db
+
+
+@pytest.fixture
+def app(
+    get_db_session: object, override_get_db: Callable[..., AsyncIterator[AsyncSession]]
+) -> Iterator[FastAPI]:
+    """The application; overrides made by the test end with it."""
+    before = dict(application.dependency_overrides)
+    application.dependency_overrides[get_db] = override_get_db
+    yield application
+    application.dependency_overrides = before
+
+
+@pytest_asyncio.fixture
+async def client_factory(app: FastAPI) -> AsyncIterator[ClientFactory]:
+    """A function that returns an HTTP client: a given user's, or nobody's."""
+    async with AsyncExitStack() as clients:
+
+        def client_for(user: User | None = None) -> AsyncClient:
+            token = security.create_access_token(user.id) if user else ""
+            headers = {"Authorization": f"Bearer {token}"} if user else {}
+            client = AsyncClient(
+                transport=ASGITransport(app), base_url="http://test", headers=headers
+            )
+            clients.push_async_callback(client.aclose)
+            return client
+
+        yield client_for
+
+
+@pytest.fixture
+def client(client_factory: ClientFactory) -> AsyncClient:
+    """An anonymous HTTP client."""
+    return client_factory(None)
+
+
+@pytest_asyncio.fixture
+async def regular_user(db: AsyncSession) -> User:
+    """A user of the role that new users get."""
+    return await factories.create_user(db, role="member")
+
+
+@pytest_asyncio.fixture
+async def admin_user(db: AsyncSession) -> User:
+    """A user who may do everything."""
+    return await factories.create_user(db, role="admin")
+
+
+@pytest_asyncio.fixture
+async def manager_user(db: AsyncSession) -> User:
+    """A user who runs jobs and moderates."""
+    return await factories.create_user(db, role="manager")
+
+
+@pytest_asyncio.fixture
+async def viewer_user(db: AsyncSession) -> User:
+    """A user who may only read."""
+    return await factories.create_user(db, role="viewer")

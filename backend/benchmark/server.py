@@ -1,0 +1,60 @@
+"""The server that the conftest would use, for everything in this repository that is not a test.
+
+`python -m benchmark.server COMMAND` runs a command with DATABASE_URL set, as `make run` does.
+"""
+
+import asyncio
+import os
+import subprocess
+import sys
+
+from sqlalchemy import URL, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from tests import conftest
+
+DEMO_DATABASE = "fastapi_conftest_demo"
+
+
+def server_url() -> URL:
+    """Return the server of TEST_DATABASE_URL, or start the embedded one as the conftest does."""
+    return conftest.server_url()
+
+
+async def create_database(server: URL, name: str) -> URL:
+    """Create an empty database unless it exists, and return its URL."""
+    admin = create_async_engine(server, isolation_level="AUTOCOMMIT")
+    try:
+        async with admin.connect() as connection:
+            query = text("SELECT 1 FROM pg_database WHERE datname = :name")
+            if not await connection.scalar(query, {"name": name}):
+                await connection.execute(text(f'CREATE DATABASE "{name}"'))
+    finally:
+        await admin.dispose()
+    return server.set(database=name)
+
+
+async def drop_database(server: URL, name: str) -> None:
+    """Drop a database that `create_database` made."""
+    admin = create_async_engine(server, isolation_level="AUTOCOMMIT")
+    try:
+        async with admin.connect() as connection:
+            await connection.execute(text(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
+    finally:
+        await admin.dispose()
+
+
+def main() -> int:
+    """Run a command on DATABASE_URL, or on a database of the embedded server where it is not set."""
+    environment = dict(os.environ)
+    if "DATABASE_URL" not in environment:
+        url = asyncio.run(create_database(server_url(), DEMO_DATABASE))
+        environment["DATABASE_URL"] = url.render_as_string(hide_password=False)
+    try:
+        return subprocess.call(sys.argv[1:], env=environment)  # noqa: S603 - the caller's own command
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
