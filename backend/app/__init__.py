@@ -1,0 +1,1 @@
+"""The reference application: projects and tasks for teams."""

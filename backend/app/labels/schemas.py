@@ -1,0 +1,32 @@
+"""Bodies of labels."""
+
+from typing import Annotated
+
+from pydantic import StringConstraints
+
+from app.schemas import Input, Output
+
+LabelName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=50)]
+Color = Annotated[str, StringConstraints(pattern=r"^#[0-9a-fA-F]{6}$")]
+
+
+class LabelIn(Input):
+    """A new label."""
+
+    name: LabelName
+    color: Color = "#808080"
+
+
+class LabelPatch(Input):
+    """Changes to a label."""
+
+    name: LabelName | None = None
+    color: Color | None = None
+
+
+class LabelOut(Output):
+    """A label."""
+
+    id: int
+    name: str
+    color: str

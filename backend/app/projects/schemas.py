@@ -1,0 +1,39 @@
+"""Bodies of projects."""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import StringConstraints
+
+from app.schemas import Input, Name, Output
+
+Key = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9]{1,9}$")]
+Description = Annotated[str, StringConstraints(max_length=10_000)]
+
+
+class ProjectIn(Input):
+    """A new project."""
+
+    key: Key
+    name: Name
+    description: Description = ""
+
+
+class ProjectPatch(Input):
+    """Changes to a project."""
+
+    key: Key | None = None
+    name: Name | None = None
+    description: Description | None = None
+
+
+class ProjectOut(Output):
+    """A project."""
+
+    id: int
+    team_id: int
+    key: str
+    name: str
+    description: str
+    archived_at: datetime | None
+    created_at: datetime

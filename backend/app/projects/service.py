@@ -1,0 +1,78 @@
+"""Projects."""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import exists, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.audit.service import record
+from app.deps import refuse_if_archived
+from app.errors import ConflictError, NotFoundError
+from app.models import Project, Task, TaskStatus, Team, User
+from app.projects.schemas import ProjectIn, ProjectPatch
+
+UNFINISHED = (TaskStatus.TODO, TaskStatus.IN_PROGRESS)
+
+
+async def create_project(db: AsyncSession, actor: User, team: Team, payload: ProjectIn) -> Project:
+    """Create a project in a team."""
+    project = Project(team_id=team.id, **payload.model_dump())
+    db.add(project)
+    await db.flush()
+    record(db, actor, "create", "project", project.id, key=project.key)
+    return project
+
+
+async def lock_project(db: AsyncSession, project_id: int) -> Project:
+    """Return the project as it is now, and keep others from reordering its tasks meanwhile."""
+    project = await db.scalar(
+        select(Project)
+        .where(Project.id == project_id)
+        .with_for_update()
+        .execution_options(populate_existing=True),
+    )
+    if project is None:
+        raise NotFoundError(what="project")
+    return project
+
+
+async def lock_writable_project(db: AsyncSession, project_id: int) -> Project:
+    """Lock the project, or answer 409 when it has been archived meanwhile."""
+    project = await lock_project(db, project_id)
+    refuse_if_archived(project)
+    return project
+
+
+async def update_project(
+    db: AsyncSession,
+    actor: User,
+    project: Project,
+    patch: ProjectPatch,
+) -> None:
+    """Change key, name or description."""
+    changes = patch.model_dump(exclude_none=True)
+    for field, value in changes.items():
+        setattr(project, field, value)
+    record(db, actor, "update", "project", project.id, **changes)
+    await db.flush()
+
+
+async def set_archived(db: AsyncSession, actor: User, project: Project, *, archived: bool) -> None:
+    """Freeze a project or thaw it; doing so again changes nothing."""
+    project = await lock_project(db, project.id)
+    if (project.archived_at is not None) == archived:
+        return
+    project.archived_at = datetime.now(UTC) if archived else None
+    record(db, actor, "archive" if archived else "unarchive", "project", project.id)
+    await db.flush()
+
+
+async def delete_project(db: AsyncSession, actor: User, project: Project) -> None:
+    """Delete a project in which nothing is left to do."""
+    project = await lock_project(db, project.id)
+    unfinished = exists().where(Task.project_id == project.id, Task.status.in_(UNFINISHED))
+    if await db.scalar(select(unfinished)):
+        raise ConflictError(detail="the project has unfinished tasks")
+    record(db, actor, "delete", "project", project.id, key=project.key)
+    await db.delete(project)
+    await db.flush()

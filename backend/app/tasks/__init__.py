@@ -1,0 +1,1 @@
+"""Tasks: the ordered, searchable work of a project."""

@@ -1,0 +1,58 @@
+"""User administration."""
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.audit.service import record
+from app.auth.service import revoke_all
+from app.errors import ConflictError, NotFoundError
+from app.models import Role, TeamMember, TeamRole, User
+from app.users.schemas import UserPatch
+
+
+async def get_user(db: AsyncSession, user_id: int) -> User:
+    """Return the user, or 404."""
+    user = await db.get(User, user_id)
+    if user is None:
+        raise NotFoundError(what="user")
+    return user
+
+
+async def update_user(db: AsyncSession, actor: User, user: User, patch: UserPatch) -> None:
+    """Change role or access; nobody can lock themselves out."""
+    changes = patch.model_dump(exclude_none=True, mode="json")
+    if user.id == actor.id and changes:
+        raise ConflictError(detail="you cannot change your own role or access")
+    if patch.role is not None:
+        user.role = (await db.scalars(select(Role).where(Role.name == patch.role))).one()
+    if patch.is_active is not None:
+        user.is_active = patch.is_active
+        if not patch.is_active:
+            await revoke_all(db, user)
+    record(db, actor, "update", "user", user.id, **changes)
+
+
+async def delete_user(db: AsyncSession, actor: User, user: User) -> None:
+    """Delete the account; what it wrote stays, without a name."""
+    if user.id == actor.id:
+        raise ConflictError(detail="you cannot delete yourself")
+    if await _is_last_owner(db, user):
+        raise ConflictError(detail="the user is the last owner of a team")
+    record(db, actor, "delete", "user", user.id)
+    await db.delete(user)
+    await db.flush()
+
+
+async def _is_last_owner(db: AsyncSession, user: User) -> bool:
+    owned = select(TeamMember.team_id).where(
+        TeamMember.user_id == user.id,
+        TeamMember.role == TeamRole.OWNER,
+    )
+    alone = (
+        select(TeamMember.team_id)
+        .where(TeamMember.team_id.in_(owned), TeamMember.role == TeamRole.OWNER)
+        .group_by(TeamMember.team_id)
+        .having(func.count() == 1)
+        .limit(1)
+    )
+    return await db.scalar(alone) is not None
