@@ -45,11 +45,15 @@ compare: $(READY) ## The same tests before and after: a table of what the confte
 
 .PHONY: run
 run: $(READY) ## Serve the reference application on http://127.0.0.1:8000/docs
-	$(BIN)/python -m benchmark.serve $(ARGS)
+	$(BIN)/python -m benchmark.server make serve ARGS="$(ARGS)"
+
+.PHONY: serve
+serve: db-migrate
+	$(BIN)/uvicorn app.main:app $(ARGS)
 
 .PHONY: db-migrate
-db-migrate: $(READY) ## Bring the database of DATABASE_URL up to the newest migration
-	cd backend && ../$(BIN)/alembic upgrade head $(ARGS)
+db-migrate: $(READY) ## Bring the database up to the newest migration: DATABASE_URL's, or the one of `make run`
+	$(BIN)/python -m benchmark.server $(BIN)/alembic -c backend/alembic.ini upgrade head
 
 ##@ Quality
 
@@ -93,7 +97,7 @@ $(READY): requirements.lock
 		{ echo "Python 3.11 or newer is needed; type: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
 	if command -v uv >/dev/null; then \
 		uv venv --quiet --clear --python $(PYTHON) .venv && \
-		uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.lock; \
+		uv pip install --quiet --compile-bytecode --python .venv/bin/python --require-hashes -r requirements.lock; \
 	else \
 		$(PYTHON) -m venv --clear .venv && \
 		$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock; \

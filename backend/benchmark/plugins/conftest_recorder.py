@@ -57,7 +57,7 @@ class Recorder:
             self._write({"test": report.nodeid, **self.seconds.pop(report.nodeid)})
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any) -> None:  # noqa: ANN401 - xdist may not be installed
+    def pytest_testnodedown(self, node: Any) -> None:  # xdist may not be installed
         """Add what a worker counted."""
         self.counters.update(getattr(node, "workeroutput", {}).get("recorder", {}))
 
