@@ -1,0 +1,1 @@
+"""Tests of the conftest itself, one file a promise: docs/how-it-works.md lists them."""

@@ -1,0 +1,109 @@
+"""A small project that uses a copy of the real conftest, and a look at the server from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import make_url, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from benchmark.server import create_database, drop_database, server_url
+
+pytest_plugins = ["pytester"]
+
+HERE = Path(__file__).parent
+REAL_CONFTEST = HERE.parent / "tests" / "conftest.py"
+
+
+class Database:
+    """A database that stands for a developer's own: what TEST_DATABASE_URL names."""
+
+    def __init__(self, url: str) -> None:
+        """Look at the server through this URL."""
+        self.url = url
+
+    def query(self, statement: str, **bound: object) -> list[Any]:
+        """Run one statement in autocommit mode; return its rows, each as a tuple or a scalar."""
+        return asyncio.run(self._query(statement, bound))
+
+    async def _query(self, statement: str, bound: dict[str, object]) -> list[Any]:
+        engine = create_async_engine(self.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        async with engine.connect() as connection:
+            result = await connection.execute(text(statement), bound)
+            if not result.returns_rows:
+                return []
+            return [row[0] if len(row) == 1 else tuple(row) for row in result]
+
+    def leftovers(self) -> list[str]:
+        """Return the databases of the conftest that are not sealed templates."""
+        return self.query(
+            "SELECT datname FROM pg_database WHERE datname LIKE 'fastapi\\_conftest\\_%'"
+            " AND datallowconn AND datconnlimit = 1000271 ORDER BY datname"
+        )
+
+    def templates(self) -> list[str]:
+        """Return the names of the sealed templates, the oldest first."""
+        return self.query(
+            "SELECT datname FROM pg_database WHERE datname LIKE 'fastapi\\_conftest\\_%'"
+            " AND datistemplate AND NOT datallowconn ORDER BY oid"
+        )
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[Database]:
+    """A developer's database on the server, which must come out of every test as it went in."""
+    server = server_url()
+    name = f"developer_{os.getpid()}"
+    url = asyncio.run(create_database(server, name))
+    yield Database(url.render_as_string(hide_password=False))
+    asyncio.run(drop_database(server, name))
+
+
+class Project:
+    """A project with an application, a copy of the real conftest and the tests that are written."""
+
+    def __init__(self, pytester: pytest.Pytester, database: Database) -> None:
+        """Lay the project out in a new folder."""
+        self.pytester, self.path = pytester, pytester.path
+        shutil.copytree(HERE / "example", self.path, dirs_exist_ok=True)
+        shutil.copy(REAL_CONFTEST, self.path / "tests" / "conftest.py")
+        self.environment = {"TEST_DATABASE_URL": database.url}
+
+    def write(self, path: str, source: str) -> None:
+        """Write one of the project's files."""
+        target = self.path / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(source, encoding="utf-8")
+
+    def replace(self, path: str, old: str, new: str) -> None:
+        """Replace text that must be there exactly once."""
+        source = (self.path / path).read_text(encoding="utf-8")
+        assert source.count(old) == 1, f"{path} holds {old!r} {source.count(old)} times"
+        self.write(path, source.replace(old, new))
+
+    def run(self, *arguments: str) -> pytest.RunResult:
+        """Run pytest in a process of its own, as an adopter would."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("PYTHONPATH", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "TEST_DATABASE_URL"):
+                patch.delenv(name, raising=False)
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            return self.pytester.runpytest_subprocess(*arguments)
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, database: Database) -> Project:
+    """A new project on the developer's server."""
+    return Project(pytester, database)
+
+
+def database_name(url: str) -> str:
+    """Return the name of the database that a URL names."""
+    return str(make_url(url).database)

@@ -1,0 +1,1 @@
+"""An application of one table, for the tests of the conftest."""
