@@ -92,12 +92,12 @@ VOLATILE = "fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n"
 WRITE = re.compile(r"\b(INSERT|UPDATE|DELETE|MERGE|CREATE|ALTER|DROP|TRUNCATE)\b", re.IGNORECASE)
 FRESH = "\nWith @pytest.mark.fresh_database the test has real connections, where this works."
 # What a ROLLBACK leaves behind on its connection: advisory locks and PREPAREd statements.
-RESET = """DO $$ DECLARE statement text; BEGIN
+RESET = sa.text("""DO $$ DECLARE statement text; BEGIN
     PERFORM pg_advisory_unlock_all();
     FOR statement IN SELECT name FROM pg_prepared_statements WHERE from_sql LOOP
         EXECUTE format('DEALLOCATE %I', statement);
     END LOOP;
-END $$"""
+END $$""")
 TRUSTED: WeakSet[sa.Dialect] = WeakSet()  # of the engines that the guard lets connect
 
 NewDatabase = Callable[[str], AbstractAsyncContextManager[AsyncEngine]]
@@ -523,7 +523,7 @@ async def transactions(engine: AsyncEngine) -> Transactions:
         FROM pg_constraint JOIN pg_namespace AS n ON n.oid = connamespace WHERE condeferrable
     """
     async with engine.connect() as connection:
-        found = (await connection.exec_driver_sql(query)).one()
+        found = (await connection.execute(sa.text(query))).one()
     return Transactions(engine.sync_engine, (found.deferred or "") if found.deferrable else None)
 
 
@@ -534,12 +534,12 @@ async def db_transaction(
     """The test's connection, in a transaction that is always rolled back."""
     async with engine.connect() as connection:
         transaction = await connection.begin()
+        await connection.execute(RESET)
         try:
             yield connection
         finally:
             transactions.open.clear()
             await transaction.rollback()
-            await connection.exec_driver_sql(RESET)
 
 
 @pytest_asyncio.fixture
