@@ -288,14 +288,15 @@ async def check_access(admin: AsyncEngine) -> None:
 
 def fingerprint() -> str:
     """Return a digest of all that the schema is made of: DDL, schema files, and this file."""
-    digest = hashlib.sha256(Path(__file__).read_bytes())
+    statements: list[str] = []
 
-    def add(ddl: Any, *_: object, **__: object) -> None:
-        digest.update(str(ddl.compile(dialect=mock.dialect)).encode())
+    def collect(ddl: Any, *_: object, **__: object) -> None:
+        statements.append(str(ddl.compile(dialect=mock.dialect)))
 
-    mock = sa.create_mock_engine("postgresql://", add)
+    mock = sa.create_mock_engine("postgresql://", collect)
     METADATA.create_all(mock)
-    for path in sorted(SCHEMA_FILES):
+    digest = hashlib.sha256("".join(sorted(statements)).encode())  # a table's indexes are a set
+    for path in [Path(__file__), *sorted(SCHEMA_FILES)]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
