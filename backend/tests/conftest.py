@@ -447,9 +447,9 @@ class Transactions:
     give another result than production, the test fails at the line that would show it.
     """
 
-    def __init__(self, engine: sa.Engine, deferred: str | None) -> None:
-        """Watch this engine's sessions; `deferred` names the constraints that wait for a COMMIT."""
-        self.engine, self.deferred, self.newest = engine, deferred, ""
+    def __init__(self, engine: sa.Engine, check: str | None) -> None:
+        """Watch this engine's sessions; `check` runs the checks that wait for a COMMIT."""
+        self.engine, self.check, self.newest = engine, check, ""
         self.open: list[Transaction] = []  # the innermost last
         sa.event.listen(Session, "after_begin", self.on_begin)
         sa.event.listen(engine, "before_cursor_execute", self.on_execute)
@@ -487,14 +487,12 @@ class Transactions:
         if ended is not self.open[-1]:
             pytest.fail("One session of this test commits inside another's transaction." + FRESH)
         self.open.pop()
-        if self.deferred is not None:
+        if self.check and ended.wrote:
             try:
-                connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
+                connection.exec_driver_sql(self.check)
             except sa.exc.DBAPIError:
                 connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {savepoint}")
                 raise
-            if self.deferred:
-                connection.exec_driver_sql(f"SET CONSTRAINTS {self.deferred} DEFERRED")
         if self.open and (ended.wrote or ended.others_committed):
             self.open[-1].others_committed = True
 
@@ -519,13 +517,14 @@ class Transactions:
 async def transactions(engine: AsyncEngine) -> Transactions:
     """The watch over sessions; a schema without deferrable constraints pays no check of them."""
     query = """
-        SELECT count(*) AS deferrable,
-          string_agg(format('%I.%I', nspname, conname), ', ') FILTER (WHERE condeferred) AS deferred
-        FROM pg_constraint JOIN pg_namespace AS n ON n.oid = connamespace WHERE condeferrable
+        SELECT 'DO $$ BEGIN SET CONSTRAINTS ALL IMMEDIATE; '
+          || coalesce('SET CONSTRAINTS ' || string_agg(format('%I.%I', nspname, conname), ', ')
+            FILTER (WHERE condeferred) || ' DEFERRED; ', '') || 'END $$'
+        FROM pg_constraint JOIN pg_namespace AS n ON n.oid = connamespace
+        WHERE condeferrable HAVING count(*) > 0
     """
     async with engine.connect() as connection:
-        found = (await connection.execute(sa.text(query))).one()
-    return Transactions(engine.sync_engine, (found.deferred or "") if found.deferrable else None)
+        return Transactions(engine.sync_engine, await connection.scalar(sa.text(query)))
 
 
 @pytest_asyncio.fixture
