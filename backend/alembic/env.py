@@ -3,12 +3,12 @@
 import asyncio
 from logging.config import fileConfig
 
+from alembic import context
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 import app.models  # noqa: F401 - registers every table on Base.metadata
-from alembic import context
 from app.config import get_settings
 from app.db import Base
 

@@ -181,17 +181,16 @@ def table(result: dict[str, Any]) -> Table:
     """Return the figures as a table for the terminal."""
     made = Table(title=f"{result['tests']} tests, the same ones under each conftest")
     made.add_column("")
-    for name in ("median s", "min", "max", "times faster", "ms a test", "in fixtures", "DDL"):
-        made.add_column(name, justify="right")
-    made.add_column("connections", justify="right")
+    for name in ("median s", "min", "max", "faster", "ms/test", "set-up", "DDL", "connects"):
+        made.add_column(name, justify="right", no_wrap=True)
     before = result["strategies"].get("before")
     for name, row in result["strategies"].items():
         made.add_row(
-            name if row["workers"] == 1 else f"{name}, {row['workers']} workers",
+            name if row["workers"] == 1 else f"{name} -n {row['workers']}",
             f"{row['median_s']:.2f}",
             f"{min(row['wall_s']):.2f}",
             f"{max(row['wall_s']):.2f}",
-            f"{before['median_s'] / row['median_s']:.1f}" if before else "",
+            f"{before['median_s'] / row['median_s']:.1f} x" if before else "",
             f"{row['ms_per_test']:.1f}",
             f"{row['fixture_share']:.0%}",
             str(row["ddl"]),

@@ -85,13 +85,19 @@ class Project:
     def replace(self, path: str, old: str, new: str) -> None:
         """Replace text that must be there exactly once."""
         source = (self.path / path).read_text(encoding="utf-8")
-        assert source.count(old) == 1, f"{path} holds {old!r} {source.count(old)} times"
+        if source.count(old) != 1:
+            raise ValueError(f"{path} holds {old!r} {source.count(old)} times, not once")
         self.write(path, source.replace(old, new))
 
     def run(self, *arguments: str) -> pytest.RunResult:
         """Run pytest in a process of its own, as an adopter would."""
         with pytest.MonkeyPatch.context() as patch:
-            for name in ("PYTHONPATH", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "TEST_DATABASE_URL"):
+            for name in (
+                "PYTHONPATH",
+                "PYTEST_ADDOPTS",
+                "PYTEST_XDIST_WORKER",
+                "TEST_DATABASE_URL",
+            ):
                 patch.delenv(name, raising=False)
             for name, value in self.environment.items():
                 patch.setenv(name, value)
