@@ -16,8 +16,11 @@ export PYTHONPATH := backend
 ##@ Tests
 
 .PHONY: test
-test: $(READY) ## All tests: the reference suite and the guarantees
-	$(BIN)/pytest backend/tests $(ARGS)
+test: test-backend guarantees ## All tests: the reference suite and the guarantees
+
+.PHONY: guarantees
+guarantees: $(READY) ## The tests of the conftest itself, each in a project of its own
+	$(BIN)/pytest backend/guarantees -n $(N) $(ARGS)
 
 .PHONY: test-backend
 test-backend: $(READY) ## The reference suite, in one process
@@ -54,6 +57,18 @@ serve: db-migrate
 .PHONY: db-migrate
 db-migrate: $(READY) ## Bring the database up to the newest migration: DATABASE_URL's, or the one of `make run`
 	$(BIN)/python -m benchmark.server $(BIN)/alembic -c backend/alembic.ini upgrade head
+
+.PHONY: db
+db: ## Start a PostgreSQL in Docker and print the TEST_DATABASE_URL to export
+	@docker info >/dev/null 2>&1 || { echo "Docker is not running. Without it, leave TEST_DATABASE_URL unset:" \
+		"PostgreSQL then starts by itself, from a wheel." >&2; exit 1; }
+	docker compose up --detach --wait
+	@echo "export TEST_DATABASE_URL=postgresql+asyncpg://tests:tests@127.0.0.1:54329/tests"
+
+.PHONY: db-stop
+db-stop: ## Remove it
+	@docker info >/dev/null 2>&1 || { echo "Docker is not running: there is nothing to stop." >&2; exit 1; }
+	docker compose down --volumes
 
 ##@ Quality
 
