@@ -386,10 +386,19 @@ def refuse_stranger(
         )
 
 
+@pytest.fixture(scope="session")
+def server(request: pytest.FixtureRequest) -> Server:
+    """The server with its template; prepared here where pytest found this file only late."""
+    try:
+        return prepared(request.config)
+    except pytest.UsageError as error:
+        pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+
+
 @pytest_asyncio.fixture(scope="session")
-async def new_database(request: pytest.FixtureRequest) -> AsyncIterator[NewDatabase]:
-    """A function that opens an engine on a new database with schema and roles, then drops it."""
-    server, key = prepared(request.config), secrets.randbelow(2**31)
+async def new_database(server: Server) -> AsyncIterator[NewDatabase]:
+    """A function that opens an engine on a new clone of the template, and drops it afterwards."""
+    key = secrets.randbelow(2**31)
     async with administrator(sa.make_url(server.url), key) as admin:
 
         @asynccontextmanager
