@@ -1,10 +1,11 @@
 """Builders of rows: plain functions with usable defaults, each committing as a request would."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from itertools import count
 from typing import Any
 
+from httpx import AsyncClient
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -26,6 +27,9 @@ from app.models import (
 from app.security import hash_password
 
 PASSWORD = "correct horse battery"  # noqa: S105 - opens nothing but accounts made by tests
+
+# What the fixture `client_factory` is: a user's HTTP client, or without a user an anonymous one.
+ClientFactory = Callable[..., AsyncClient]
 
 _number = count(1)
 
