@@ -76,9 +76,7 @@ async def test_who_may_claim_a_job(
         ("GET", "/api/audit"),
     ],
 )
-async def test_nobody_gets_in_without_a_token(
-    client: AsyncClient, method: str, path: str
-) -> None:
+async def test_nobody_gets_in_without_a_token(client: AsyncClient, method: str, path: str) -> None:
     response = await client.request(method, path)
 
     assert response.status_code == 401
@@ -99,7 +97,9 @@ async def test_a_viewer_changes_nothing(client_factory: ClientFactory, db: Async
     viewer = await create_user(db, role="viewer")
     task = await create_task(db)
 
-    response = await client_factory(viewer).post(f"/api/tasks/{task.id}/comments", json={"body": "x"})
+    response = await client_factory(viewer).post(
+        f"/api/tasks/{task.id}/comments", json={"body": "x"}
+    )
 
     assert response.status_code == 403
     assert response.json() == {"detail": "this needs the permission 'work'"}

@@ -33,7 +33,9 @@ class TestList:
         second, third = await create_user(db), await create_user(db)
 
         first_page = (await admin.get("/api/users?limit=2")).json()
-        last_page = (await admin.get(f"/api/users?limit=2&cursor={first_page['next_cursor']}")).json()
+        last_page = (
+            await admin.get(f"/api/users?limit=2&cursor={first_page['next_cursor']}")
+        ).json()
 
         assert [user["id"] for user in first_page["items"]] == [admin_user.id, second.id]
         assert [user["id"] for user in last_page["items"]] == [third.id]
