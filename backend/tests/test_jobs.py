@@ -1,0 +1,95 @@
+"""The job queue."""
+
+import asyncio
+
+import pytest
+from httpx import AsyncClient
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.models import Job, JobStatus, User
+from tests.factories import ClientFactory, create_job
+
+
+@pytest.fixture
+def worker(client_factory: ClientFactory, admin_user: User) -> AsyncClient:
+    """The client of somebody who may run jobs."""
+    return client_factory(admin_user)
+
+
+async def test_a_job_waits_in_the_queue(worker: AsyncClient) -> None:
+    response = await worker.post("/api/jobs", json={"kind": "report", "payload": {"month": 1}})
+
+    body = response.json()
+    assert response.status_code == 201
+    assert (body["status"], body["attempts"], body["payload"]) == ("queued", 0, {"month": 1})
+
+
+async def test_the_oldest_job_is_claimed_first(worker: AsyncClient, db: AsyncSession) -> None:
+    oldest = await create_job(db)
+    await create_job(db)
+
+    response = await worker.post("/api/jobs/claim")
+
+    body = response.json()
+    assert (body["id"], body["status"], body["attempts"]) == (oldest.id, "running", 1)
+
+
+async def test_an_empty_queue_has_nothing_to_claim(worker: AsyncClient) -> None:
+    response = await worker.post("/api/jobs/claim")
+
+    assert response.status_code == 204
+
+
+async def test_a_job_that_runs_can_be_completed(worker: AsyncClient, db: AsyncSession) -> None:
+    job = await create_job(db, status=JobStatus.RUNNING, attempts=1)
+
+    response = await worker.post(f"/api/jobs/{job.id}/complete")
+
+    assert response.status_code == 200
+    assert response.json()["status"] == "done"
+
+
+async def test_a_job_that_waits_cannot_be_completed(worker: AsyncClient, db: AsyncSession) -> None:
+    job = await create_job(db)
+
+    response = await worker.post(f"/api/jobs/{job.id}/complete")
+
+    assert response.status_code == 409
+    assert response.json() == {"detail": "the job is queued, not running"}
+
+
+@pytest.mark.parametrize(("attempts", "status"), [(1, "queued"), (3, "failed")])
+async def test_a_failed_job_is_tried_three_times(
+    worker: AsyncClient, db: AsyncSession, attempts: int, status: str
+) -> None:
+    job = await create_job(db, status=JobStatus.RUNNING, attempts=attempts)
+
+    response = await worker.post(f"/api/jobs/{job.id}/fail", json={"error": "no paper"})
+
+    body = response.json()
+    assert (body["status"], body["last_error"]) == (status, "no paper")
+
+
+@pytest.mark.fresh_database
+async def test_workers_that_claim_at_once_get_a_job_each(
+    worker: AsyncClient, db: AsyncSession
+) -> None:
+    jobs = [await create_job(db) for _ in range(5)]
+
+    responses = await asyncio.gather(*(worker.post("/api/jobs/claim") for _ in range(5)))
+
+    claimed = [response.json()["id"] for response in responses if response.status_code == 200]
+    assert sorted(claimed) == sorted(job.id for job in jobs)
+
+
+@pytest.mark.fresh_database
+async def test_a_job_that_another_transaction_holds_is_skipped(
+    worker: AsyncClient, db: AsyncSession
+) -> None:
+    held, free = await create_job(db), await create_job(db)
+    await db.execute(select(Job.id).where(Job.id == held.id).with_for_update())
+
+    response = await worker.post("/api/jobs/claim")
+
+    assert response.json()["id"] == free.id
