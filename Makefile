@@ -12,6 +12,8 @@ N ?= auto
 BIN := .venv/bin
 READY := .venv/.ready
 export PYTHONPATH := backend
+# Images often set it; without the cache every run would compile every test again.
+unexport PYTHONDONTWRITEBYTECODE
 
 ##@ Tests
 

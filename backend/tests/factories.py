@@ -8,6 +8,7 @@ from typing import Any
 from httpx import AsyncClient
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import lazyload
 
 from app.models import (
     Comment,
@@ -43,12 +44,13 @@ async def create_user(
     is_active: bool = True,
 ) -> User:
     """Create a user with one of the roles that `setup_roles` made."""
+    by_name = select(Role).where(Role.name == role).options(lazyload(Role.permissions))
     user = User(
         email=email or f"user{next(_number)}@example.com",
         full_name="Test User",
         password_hash=hash_password(password),
         is_active=is_active,
-        role=(await db.scalars(select(Role).where(Role.name == role))).one(),
+        role=(await db.scalars(by_name)).one(),
     )
     db.add(user)
     await db.commit()
