@@ -180,7 +180,7 @@ def figures(strategy: Strategy, results: list[Run]) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> Table:
     """Return the figures as a table for the terminal."""
     made = Table(title=f"{result['tests']} tests, the same ones under each conftest")
-    made.add_column("")
+    made.add_column("", no_wrap=True)
     for name in ("median s", "min", "max", "faster", "ms/test", "set-up", "DDL", "connects"):
         made.add_column(name, justify="right", no_wrap=True)
     before = result["strategies"].get("before")
@@ -264,7 +264,7 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Compare, print and save; return 0 only if every strategy passed the very same tests."""
     given = arguments()
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 100)
     # One server for all runs, started before the first, so that no strategy pays for its start.
     url = server_url()
     os.environ["TEST_DATABASE_URL"] = url.render_as_string(hide_password=False)

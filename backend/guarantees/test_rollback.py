@@ -1,6 +1,36 @@
 """Promise 2: whatever a test does to its database is gone for the next test."""
 
+import pytest
+
 from guarantees.conftest import Database, Project
+
+# Inner tests run in the order in which they are written: one acts, the next looks for traces.
+IMPORTS = """
+import asyncio
+
+import pytest
+import sqlalchemy as sa
+
+from app.main import Db, app
+from app.models import Role, User
+"""
+
+COUNT = """
+async def test_2_the_next_test_starts_empty(db, client):
+    assert await db.scalar(sa.select(sa.func.count()).select_from(User)) == 0
+    assert (await db.scalars(sa.select(Role.name).order_by(Role.name))).all() == ["admin", "member"]
+    assert (await client.post("/users/ada")).status_code == 200
+"""
+
+
+def write(project: Project, source: str) -> None:
+    """Write the project's tests, behind the lines above."""
+    project.write("tests/test_it.py", IMPORTS + source)
+
+
+def write_then_look(project: Project, source: str) -> None:
+    """Write the project's tests, and one after them that looks for their traces."""
+    write(project, source + COUNT)
 
 
 def test_what_a_test_commits_is_gone_for_the_next(project: Project, database: Database) -> None:
@@ -20,3 +50,251 @@ async def test_starts_empty(client, db, time):
 
     result.assert_outcomes(passed=2)
     assert database.leftovers() == []
+
+
+def test_committed_changes_and_deletions_of_the_roles_are_gone(project: Project) -> None:
+    write_then_look(
+        project,
+        """
+async def test_1_empties_the_table_that_every_test_needs(db, get_db_session):
+    await db.execute(sa.update(Role).where(Role.name == "member").values(name="guest"))
+    await db.commit()
+    async with get_db_session() as other:
+        await other.execute(sa.delete(Role).where(Role.name == "admin"))
+        await other.commit()
+    assert (await db.scalars(sa.select(Role.name))).all() == ["guest"]
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+
+
+def test_what_a_failed_commit_and_a_rollback_leave_is_gone(project: Project) -> None:
+    write_then_look(
+        project,
+        """
+async def test_1_commits_after_an_error(client, db):
+    await client.post("/users/grace")
+    assert (await client.post("/users/grace")).status_code == 409
+    await client.post("/users/alan")
+    db.add(User(email="alan"))
+    with pytest.raises(sa.exc.IntegrityError):
+        await db.commit()
+    await db.rollback()
+    db.add(User(email="linus"))
+    await db.commit()
+    assert (await client.get("/users/count")).json() == 3
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+
+
+def test_what_a_failing_test_committed_is_gone(project: Project) -> None:
+    write_then_look(
+        project,
+        """
+async def test_1_fails_with_all_in_the_air(client, db):
+    await client.post("/users/ada")
+    db.add(User(email="grace"))
+    await db.flush()
+    with pytest.raises(sa.exc.ProgrammingError):
+        await db.execute(sa.text("SELECT * FROM nowhere"))
+    raise RuntimeError("the test's own")
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["E * RuntimeError: the test's own"])
+
+
+def test_a_request_cancelled_in_mid_query_reaches_no_other_test(project: Project) -> None:
+    write_then_look(
+        project,
+        """
+@app.post("/slow")
+async def write_slowly(db: Db) -> None:
+    db.add(User(email="ada"))
+    await db.commit()
+    db.add(User(email="grace"))
+    await db.flush()
+    await db.execute(sa.text("SELECT pg_sleep(30)"))
+
+async def test_1_gives_up_a_request(client):
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(client.post("/slow"), 0.2)
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+
+
+def test_ddl_is_gone(project: Project) -> None:
+    write_then_look(
+        project,
+        """
+async def test_1_changes_the_schema(db):
+    for statement in (
+        "CREATE TABLE extra (id int)",
+        "CREATE TYPE mood AS ENUM ('sad', 'happy')",
+        "ALTER TABLE users ADD COLUMN shoe_size int",
+        "DROP TABLE roles CASCADE",
+    ):
+        await db.execute(sa.text(statement))
+    await db.commit()
+
+async def test_2_finds_the_schema_of_the_models(db):
+    assert await db.scalar(sa.text("SELECT to_regclass('extra')")) is None
+    assert await db.scalar(sa.text("SELECT to_regtype('mood')")) is None
+    columns = (await db.scalars(sa.text(
+        "SELECT attname FROM pg_attribute WHERE attrelid = 'users'::regclass AND attnum > 0"
+        " AND NOT attisdropped ORDER BY attnum"
+    ))).all()
+    assert columns == ["id", "email", "desk", "role_id"]
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=3)
+
+
+def test_ddl_leaves_no_plan_of_a_changed_table_on_the_connection(project: Project) -> None:
+    write(
+        project,
+        """
+async def test_1_changes_a_column(db):
+    await db.execute(sa.text("ALTER TABLE users ALTER COLUMN email TYPE int USING 1"))
+    await db.execute(sa.text("INSERT INTO users (email) VALUES (1)"))
+    await db.commit()
+    assert (await db.scalars(sa.text("SELECT email FROM users"))).all() == [1]
+
+async def test_2_reads_the_column_of_the_models(db):
+    db.add(User(email="ada"))
+    await db.commit()
+    assert (await db.scalars(sa.text("SELECT email FROM users"))).all() == ["ada"]
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize(
+    "commit",
+    [
+        'await db.execute(sa.text("COMMIT"))',
+        "await (await db.connection()).commit()",
+    ],
+)
+def test_a_commit_past_the_session_reaches_no_other_test(project: Project, commit: str) -> None:
+    write_then_look(
+        project,
+        f"""
+async def test_1_commits_for_good(client, db):
+    await client.post("/users/ada")
+    db.add(User(email="grace"))
+    await db.flush()
+    {commit}
+""",
+    )
+
+    result = project.run()
+
+    # The test itself may be refused; the next one must find nothing.
+    result.stdout.no_fnmatch_line("*test_2_the_next_test_starts_empty -*")
+    assert result.parseoutcomes()["passed"] >= 1
+
+
+def test_settings_temporary_tables_and_listen_are_gone(project: Project) -> None:
+    write_then_look(
+        project,
+        """
+async def test_1_leaves_its_session_state(db):
+    for statement in (
+        "SET search_path = pg_catalog",
+        "SET SESSION statement_timeout = 12345",
+        "SELECT set_config('app.tenant', 'ours', false)",
+        "CREATE TEMPORARY TABLE notes (id int)",
+        "LISTEN news",
+        "DECLARE rows CURSOR WITH HOLD FOR SELECT 1",
+    ):
+        await db.execute(sa.text(statement))
+        await db.commit()
+
+async def test_2_finds_none_of_it(db):
+    assert await db.scalar(sa.text("SHOW search_path")) == '"$user", public'
+    assert await db.scalar(sa.text("SHOW statement_timeout")) == "0"
+    assert not await db.scalar(sa.text("SELECT current_setting('app.tenant', true)"))
+    assert await db.scalar(sa.text("SELECT to_regclass('pg_temp.notes')")) is None
+    assert (await db.scalars(sa.text("SELECT pg_listening_channels()"))).all() == []
+    assert (await db.scalars(sa.text("SELECT name FROM pg_cursors WHERE is_holdable"))).all() == []
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=3)
+
+
+def test_advisory_locks_and_prepared_statements_are_gone(project: Project) -> None:
+    write(
+        project,
+        """
+TAKEN = sa.text("SELECT objid::int FROM pg_locks WHERE locktype = 'advisory' AND classid = 0"
+                " AND pid = pg_backend_pid()")
+PREPARED = sa.text("SELECT name FROM pg_prepared_statements WHERE from_sql")
+
+async def test_1_leaves_what_no_rollback_undoes(db):
+    await db.execute(sa.text("SELECT pg_advisory_lock(77), pg_advisory_lock_shared(78)"))
+    await db.execute(sa.text('PREPARE "my plan" AS SELECT 1'))
+    await db.commit()
+    assert len((await db.scalars(TAKEN)).all()) == 2
+    assert (await db.scalars(PREPARED)).all() == ["my plan"]
+
+async def test_2_finds_none_of_it(db):
+    assert (await db.scalars(TAKEN)).all() == []
+    assert (await db.scalars(PREPARED)).all() == []
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+
+
+def test_a_killed_connection_costs_its_own_test_at_most(project: Project) -> None:
+    write(
+        project,
+        """
+async def test_0_is_before(client):
+    await client.post("/users/alan")
+
+async def test_1_is_cut_off(client, db):
+    await client.post("/users/ada")
+    await db.execute(sa.text("SELECT pg_terminate_backend(pg_backend_pid())"))
+"""
+        + COUNT
+        + """
+async def test_3_starts_empty_too(client):
+    assert (await client.get("/users/count")).json() == 0
+""",
+    )
+
+    result = project.run()
+
+    outcomes = result.parseoutcomes()
+    # The test that lost its connection may also report an error of its tear-down.
+    assert (outcomes["passed"], outcomes["failed"], outcomes.get("errors", 0) <= 1) == (3, 1, True)
+    result.stdout.fnmatch_lines(["FAILED tests/test_it.py::test_1_is_cut_off*"])
+    result.stdout.no_fnmatch_line("ERROR tests/test_it.py::test_[023]*")
+    result.stdout.no_fnmatch_line("FAILED tests/test_it.py::test_[023]*")
