@@ -302,15 +302,24 @@ def fingerprint() -> str:
 
 
 async def find_template(connection: AsyncConnection, wanted: str) -> str | None:
-    """Return the name of the newest sealed template whose comment is the wanted one."""
+    """Return the name of the newest sealed template of this schema, and note that it is in use."""
     query = """
         SELECT datname FROM pg_database
         WHERE datistemplate AND NOT datallowconn AND datconnlimit = :mark
-          AND shobj_description(oid, 'pg_database') = :wanted
+          AND starts_with(shobj_description(oid, 'pg_database'), :wanted)
         ORDER BY oid DESC LIMIT 1
     """
     name: str | None = await connection.scalar(sa.text(query), {"mark": MARK, "wanted": wanted})
+    if name:
+        with suppress(sa.exc.DBAPIError):  # another run notes the same at this moment
+            await comment(connection, name, wanted)
     return name
+
+
+async def comment(connection: AsyncConnection, name: str, wanted: str) -> None:
+    """Write on a template what schema it holds and when it was last used."""
+    statement = f"COMMENT ON DATABASE {name} IS '{wanted} {time.time():.0f}'"
+    await connection.exec_driver_sql(statement)
 
 
 async def build_template(connection: AsyncConnection, url: sa.URL, key: int, wanted: str) -> str:
@@ -323,7 +332,7 @@ async def build_template(connection: AsyncConnection, url: sa.URL, key: int, wan
             await empty_database.run_sync(create_schema)
     finally:
         await engine.dispose()
-    await connection.exec_driver_sql(f"COMMENT ON DATABASE {name} IS '{wanted}'")
+    await comment(connection, name, wanted)
     await connection.exec_driver_sql(f"ALTER DATABASE {name} WITH {seal}")
     return name
 
@@ -335,7 +344,7 @@ async def create_database(connection: AsyncConnection, name: str, template: str)
 
 
 async def sweep(connection: AsyncConnection) -> int:
-    """Drop what dead processes left behind and all but the 8 newest templates; return how many.
+    """Drop what dead processes left behind, and templates unused for a day; return how many.
 
     A process is dead when nobody holds the advisory lock that its databases have in their names.
     """
@@ -346,9 +355,9 @@ async def sweep(connection: AsyncConnection) -> int:
           AND NOT EXISTS (
             SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid::bigint = :lock
               AND objid::bigint = substring(datname FROM '_(\d+)_')::bigint)
-          AND oid NOT IN (
-            SELECT oid FROM pg_database WHERE datistemplate AND NOT datallowconn
-              AND datconnlimit = :mark ORDER BY oid DESC LIMIT 8)
+          AND NOT (datistemplate AND NOT datallowconn AND coalesce(
+            substring(shobj_description(oid, 'pg_database') FROM ' (\d+)$')::bigint
+              > extract(epoch FROM now()) - 86400, false))
     """
     bound = {"ours": rf"^{PREFIX}_\d+_\w+$", "mark": MARK, "lock": LOCK}
     dead = (await connection.scalars(sa.text(query), bound)).all()
