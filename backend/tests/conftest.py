@@ -39,7 +39,13 @@ import pytest_asyncio
 import sqlalchemy as sa
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
 from sqlalchemy.orm import Session, SessionTransaction
 
 # isort: split
@@ -90,6 +96,7 @@ PATIENCE = 20  # seconds to wait for the server, or for another request of the s
 EXAMPLE_URL = f"{DRIVER}://user:password@host:5432/database"
 VOLATILE = "fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n"
 WRITE = re.compile(r"\b(INSERT|UPDATE|DELETE|MERGE|CREATE|ALTER|DROP|TRUNCATE)\b", re.IGNORECASE)
+DDL = re.compile(r"\s*(CREATE|ALTER|DROP)\b", re.IGNORECASE)
 FRESH = "\nWith @pytest.mark.fresh_database the test has real connections, where this works."
 # What a ROLLBACK leaves behind on its connection: advisory locks and PREPAREd statements.
 RESET = sa.text("""DO $$ DECLARE statement text; BEGIN
@@ -101,7 +108,7 @@ END $$""")
 TRUSTED: WeakSet[sa.Dialect] = WeakSet()  # of the engines that the guard lets connect
 
 NewDatabase = Callable[[str], AbstractAsyncContextManager[AsyncEngine]]
-SessionFactory = Callable[[], AsyncSession]
+SessionFactory = async_sessionmaker[AsyncSession]
 ClientFactory = Callable[["User | None"], AsyncClient]
 Dependency = Callable[..., AsyncIterator[Any]]
 
@@ -290,10 +297,13 @@ def fingerprint() -> str:
     """Return a digest of all that the schema is made of: DDL, schema files, and this file."""
     statements: list[str] = []
 
-    def collect(ddl: Any, *_: object, **__: object) -> None:
-        statements.append(str(ddl.compile(dialect=mock.dialect)))
+    def collect(statement: Any, *parameters: object) -> None:
+        is_text = isinstance(statement, str)
+        ddl = statement if is_text else statement.compile(dialect=mock.dialect)
+        statements.append(f"{ddl} {parameters}")
 
-    mock = sa.create_mock_engine("postgresql://", collect)
+    mock: Any = sa.create_mock_engine("postgresql://", collect)
+    mock.exec_driver_sql = collect  # for listeners that are functions
     METADATA.create_all(mock)
     digest = hashlib.sha256("".join(sorted(statements)).encode())  # a table's indexes are a set
     for path in [Path(__file__), *sorted(SCHEMA_FILES)]:
@@ -452,10 +462,10 @@ async def create_roles(engine: AsyncEngine) -> None:
 class Transaction:
     """What a session takes for its transaction: a savepoint on the connection of the test."""
 
-    def __init__(self, savepoint: str, *, of_test: bool) -> None:
+    def __init__(self, session: Session, savepoint: str) -> None:
         """Start with nothing written."""
-        self.savepoint, self.of_test = savepoint, of_test
-        self.wrote = self.others_committed = False
+        self.session, self.savepoint = session, savepoint
+        self.wrote = self.failed = self.others_committed = False
 
 
 class Transactions:
@@ -468,53 +478,82 @@ class Transactions:
     def __init__(self, engine: sa.Engine, check: str | None) -> None:
         """Watch this engine's sessions; `check` runs the checks that wait for a COMMIT."""
         self.engine, self.check, self.newest = engine, check, ""
+        self.connection: sa.Connection | None = None  # the test's, while one runs
+        self.changed_schema = False
         self.open: list[Transaction] = []  # the innermost last
+        self.user: Transaction | None = None
         sa.event.listen(Session, "after_begin", self.on_begin)
+        sa.event.listen(Session, "do_orm_execute", lambda state: self.on_use(state.session))
+        sa.event.listen(Session, "before_flush", self.on_use)
         sa.event.listen(engine, "before_cursor_execute", self.on_execute)
+        sa.event.listen(engine, "commit", self.on_real_commit)
         sa.event.listen(engine, "release_savepoint", self.on_commit)
         sa.event.listen(engine, "rollback_savepoint", self.on_rollback)
         sa.event.listen(engine, "handle_error", self.on_error)
+
+    def begin(self, connection: sa.Connection | None) -> None:
+        """Start the watch over a test, or with None end it."""
+        self.connection, self.changed_schema, self.user = connection, False, None
+        self.open.clear()
 
     def named(self, savepoint: str) -> Transaction | None:
         """Return the open transaction of that name, or None for a begin_nested of the app's own."""
         return next((each for each in self.open if each.savepoint == savepoint), None)
 
     def on_begin(self, session: Session, inner: SessionTransaction, on: sa.Connection) -> None:
-        """Note a session's transaction; no request may see what the test has not committed."""
-        if on.engine is not self.engine or not on.in_nested_transaction() or inner.nested:
-            return
-        of_test = PREFIX in session.info
-        if not of_test and any(each.of_test and each.wrote for each in self.open):
-            pytest.fail(
-                "The test holds changes that it has not committed. In production no request would "
-                "see them: await db.commit() before the request." + FRESH
-            )
-        self.open.append(Transaction(self.newest, of_test=of_test))
+        """Note a session's transaction."""
+        if on is self.connection and not inner.nested:
+            self.open.append(Transaction(session, self.newest))
+            self.on_use(session)
 
-    def on_execute(self, _connection: object, _cursor: object, statement: str, *_: object) -> None:
+    def on_use(self, session: Session, *_: object) -> None:
+        """Let no session see what another has not committed."""
+        self.user = next((each for each in self.open if each.session is session), None)
+        if self.user and any(each.wrote for each in self.open if each is not self.user):
+            pytest.fail(
+                "The test holds changes that it has not committed. In production no other session "
+                "would see them: await db.commit() before the request." + FRESH
+            )
+
+    def on_execute(self, on: sa.Connection, _cursor: object, statement: str, *_: object) -> None:
         """Note the name of a new savepoint, and which transactions have something to lose."""
         if statement.startswith("SAVEPOINT "):
             self.newest = statement.split()[1]
+        elif on is self.connection and re.match(
+            r"\s*(COMMIT|END|ROLLBACK)\s*;?\s*$", statement, re.IGNORECASE
+        ):
+            self.on_real_commit(on)
         elif self.open and WRITE.search(statement):
-            self.open[-1].wrote = True
+            self.changed_schema |= DDL.match(statement) is not None
+            writer = self.user or self.open[-1]
+            writer.wrote = True
+            if writer is not self.open[-1]:
+                pytest.fail("One session of this test writes while another is open." + FRESH)
 
-    def on_commit(self, connection: sa.Connection, savepoint: str, _: object) -> None:
+    def on_real_commit(self, on: sa.Connection) -> None:
+        """Refuse to end the transaction of the test, which would reach every later test."""
+        if on is self.connection:
+            pytest.fail("This would end the transaction of the test: commit a session." + FRESH)
+
+    def on_commit(self, on: sa.Connection, savepoint: str, _: object) -> None:
         """Check at once what waits for a COMMIT, and fail as a COMMIT does: with a rollback."""
         if (ended := self.named(savepoint)) is None:
             return
         if ended is not self.open[-1]:
             pytest.fail("One session of this test commits inside another's transaction." + FRESH)
         self.open.pop()
-        if self.check and ended.wrote:
+        if self.check or ended.failed:
             try:
-                connection.exec_driver_sql(self.check)
-            except sa.exc.DBAPIError:
-                connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {savepoint}")
+                on.exec_driver_sql(self.check or "SELECT 1")
+            except sa.exc.DBAPIError as error:
+                on.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {savepoint}")
+                if getattr(error.orig, "sqlstate", None) == "25P02":
+                    return  # PostgreSQL turns the COMMIT of a failed transaction into a ROLLBACK
                 raise
         if self.open and (ended.wrote or ended.others_committed):
             self.open[-1].others_committed = True
 
-    def on_rollback(self, connection: sa.Connection, savepoint: str, _: object) -> None:
+    def on_rollback(self, on: sa.Connection, savepoint: str, _: object) -> None:
         """Let a rollback undo its own work, but never what another session has committed."""
         if (ended := self.named(savepoint)) is None:
             return
@@ -522,11 +561,13 @@ class Transactions:
         if ended.others_committed and ended.wrote:
             pytest.fail("This rollback would undo what another session has committed." + FRESH)
         if ended.others_committed:  # it only read: there is nothing of its own to undo
-            connection.exec_driver_sql(f"RELEASE SAVEPOINT {savepoint}")
-            connection.exec_driver_sql(f"SAVEPOINT {savepoint}")
+            on.exec_driver_sql(f"RELEASE SAVEPOINT {savepoint}")
+            on.exec_driver_sql(f"SAVEPOINT {savepoint}")
 
     def on_error(self, context: sa.ExceptionContext) -> None:
-        """Keep the connection when a request is cancelled in mid-query: the test goes on."""
+        """Note what failed, and keep the connection when a request is cancelled in mid-query."""
+        if self.open:
+            self.open[-1].failed = True
         if isinstance(context.original_exception, asyncio.CancelledError):
             context.is_disconnect = False
 
@@ -553,11 +594,15 @@ async def db_transaction(
     async with engine.connect() as connection:
         transaction = await connection.begin()
         await connection.execute(RESET)
+        transactions.begin(connection.sync_connection)
         try:
             yield connection
         finally:
-            transactions.open.clear()
+            changed_schema = transactions.changed_schema
+            transactions.begin(None)
             await transaction.rollback()
+            if changed_schema:  # its prepared statements are of tables that no longer exist
+                await connection.invalidate()
 
 
 @pytest_asyncio.fixture
@@ -580,7 +625,7 @@ def get_db_session(request: pytest.FixtureRequest) -> Iterator[SessionFactory]:
     for factory in SESSION_FACTORIES:
         # The default mode would end the transaction of the test at the app's first rollback.
         factory.configure(bind=bind, join_transaction_mode="create_savepoint")
-    yield functools.partial(SESSION_FACTORIES[0], info={PREFIX: "of the test"})
+    yield SESSION_FACTORIES[0]
     for factory, options in zip(SESSION_FACTORIES, before, strict=True):
         factory.kw = options
 
