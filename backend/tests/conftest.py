@@ -485,6 +485,7 @@ class Transactions:
         sa.event.listen(Session, "after_begin", self.on_begin)
         sa.event.listen(Session, "do_orm_execute", lambda state: self.on_use(state.session))
         sa.event.listen(Session, "before_flush", self.on_use)
+        sa.event.listen(Session, "before_commit", self.before_commit)
         sa.event.listen(engine, "before_cursor_execute", self.on_execute)
         sa.event.listen(engine, "commit", self.on_real_commit)
         sa.event.listen(engine, "release_savepoint", self.on_commit)
@@ -499,6 +500,15 @@ class Transactions:
     def named(self, savepoint: str) -> Transaction | None:
         """Return the open transaction of that name, or None for a begin_nested of the app's own."""
         return next((each for each in self.open if each.savepoint == savepoint), None)
+
+    def take_out(self, on: sa.Connection, ended: Transaction) -> None:
+        """Put a transaction that ends on top of those that began after it: they have only read."""
+        later = self.open[self.open.index(ended) + 1 :]
+        self.open.remove(ended)
+        if later:
+            on.exec_driver_sql(f"RELEASE SAVEPOINT {ended.savepoint}")
+            for each in [*later, ended]:
+                on.exec_driver_sql(f"SAVEPOINT {each.savepoint}")
 
     def on_begin(self, session: Session, inner: SessionTransaction, on: sa.Connection) -> None:
         """Note a session's transaction."""
@@ -535,29 +545,35 @@ class Transactions:
         if on is self.connection:
             pytest.fail("This would end the transaction of the test: commit a session." + FRESH)
 
-    def on_commit(self, on: sa.Connection, savepoint: str, _: object) -> None:
-        """Check at once what waits for a COMMIT, and fail as a COMMIT does: with a rollback."""
-        if (ended := self.named(savepoint)) is None:
+    def before_commit(self, session: Session) -> None:
+        """Check what waits for a COMMIT; and like a COMMIT end in silence what has failed."""
+        if self.connection is None or session.in_nested_transaction():
             return
-        if ended is not self.open[-1]:
-            pytest.fail("One session of this test commits inside another's transaction." + FRESH)
-        self.open.pop()
-        if self.check or ended.failed:
+        session.flush()
+        mine = next((each for each in self.open if each.session is session), None)
+        if mine and (self.check or mine.failed):
             try:
-                on.exec_driver_sql(self.check or "SELECT 1")
+                self.connection.exec_driver_sql(self.check or "SELECT 1")
             except sa.exc.DBAPIError as error:
-                on.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {savepoint}")
-                if getattr(error.orig, "sqlstate", None) == "25P02":
-                    return  # PostgreSQL turns the COMMIT of a failed transaction into a ROLLBACK
-                raise
-        if self.open and (ended.wrote or ended.others_committed):
-            self.open[-1].others_committed = True
+                if getattr(error.orig, "sqlstate", None) != "25P02":  # in_failed_sql_transaction
+                    raise
+                self.connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {mine.savepoint}")
+                mine.wrote = False
+
+    def on_commit(self, on: sa.Connection, savepoint: str, _: object) -> None:
+        """Let what a session has committed outlive the rollback of any other."""
+        if ended := self.named(savepoint):
+            self.take_out(on, ended)
+            if self.open and (ended.wrote or ended.others_committed):
+                self.open[-1].others_committed = True
 
     def on_rollback(self, on: sa.Connection, savepoint: str, _: object) -> None:
         """Let a rollback undo its own work, but never what another session has committed."""
         if (ended := self.named(savepoint)) is None:
             return
-        del self.open[self.open.index(ended) :]
+        if ended is not self.open[-1]:
+            on.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {savepoint}")
+        self.take_out(on, ended)
         if ended.others_committed and ended.wrote:
             pytest.fail("This rollback would undo what another session has committed." + FRESH)
         if ended.others_committed:  # it only read: there is nothing of its own to undo
