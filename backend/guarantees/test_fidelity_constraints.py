@@ -1,0 +1,166 @@
+"""Promise 3: deferred constraints fail at the app's own commit, as a COMMIT would."""
+
+import pytest
+
+from guarantees.conftest import Project
+from guarantees.test_fidelity import write
+
+
+def test_a_deferred_constraint_fails_at_the_apps_commit(project: Project) -> None:
+    write(
+        project,
+        """
+@app.post("/swap")
+async def swap_desks(db: Db) -> None:
+    ada, grace = (await db.scalars(sa.select(User).order_by(User.email))).all()
+    ada.desk = grace.desk
+    await db.flush()
+    async with db.begin_nested():
+        await db.execute(sa.text("SELECT 1"))
+    grace.desk = 1
+    await db.commit()
+
+@app.post("/collide")
+async def take_a_taken_desk(db: Db) -> list[str]:
+    db.add(User(email="linus", desk=1))
+    await db.flush()
+    with pytest.raises(IntegrityError) as failed:
+        await db.commit()
+    await db.rollback()
+    db.add(User(email="alan", desk=3))
+    await db.commit()
+    return [type(failed.value).__name__, type(failed.value.orig).__name__]
+
+async def test_it(client, db):
+    db.add_all([User(email="ada", desk=1), User(email="grace", desk=2)])
+    await db.commit()
+    assert (await client.post("/swap")).status_code == 200
+    assert (await client.post("/collide")).json() == ["IntegrityError", "UniqueViolationError"]
+    assert (await client.post("/users/edsger?desk=3")).json() == {"detail": "UniqueViolationError"}
+    assert await emails(db) == ["ada", "alan", "grace"]
+    db.add(User(email="edsger", desk=3))
+    await db.flush()
+    with pytest.raises(IntegrityError):
+        await db.commit()
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+
+
+def test_a_commit_that_fails_leaves_the_next_request_alone(project: Project) -> None:
+    write(
+        project,
+        """
+@app.post("/uncaught")
+async def take_a_taken_desk(db: Db) -> None:
+    db.add(User(email="lost", desk=1))
+    await db.commit()
+
+async def test_it(client, db):
+    await client.post("/users/ada?desk=1")
+    with pytest.raises(IntegrityError):
+        await client.post("/uncaught")
+    assert (await client.post("/users/grace")).status_code == 200
+    assert await emails(db) == ["ada", "grace"]
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+
+
+def test_a_deferred_constraint_watches_what_functions_write(project: Project) -> None:
+    write(
+        project,
+        """
+@app.post("/call")
+async def call(db: Db) -> None:
+    await db.execute(sa.text("SELECT sit('ada'), sit('grace')"))
+    await db.commit()
+
+async def test_it(client, db):
+    await db.execute(sa.text(
+        "CREATE FUNCTION sit(email text) RETURNS void LANGUAGE SQL"
+        " AS 'INSERT INTO users (email, desk) VALUES (email, 1)'"
+    ))
+    await db.commit()
+    with pytest.raises(IntegrityError):
+        await client.post("/call")
+    assert await emails(db) == []
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+
+
+def test_each_constraint_keeps_the_time_of_its_check(project: Project) -> None:
+    project.replace(
+        "app/models.py",
+        'initially="DEFERRED"),)',
+        'initially="DEFERRED"),\n        UniqueConstraint("shoe", deferrable=True, '
+        'initially="IMMEDIATE", name="one_shoe"))\n    shoe: Mapped[int | None]',
+    )
+    write(
+        project,
+        """
+@app.post("/shoe/{email}")
+async def take_shoe(email: str, db: Db, defer: bool = False) -> str:
+    if defer:
+        await db.execute(sa.text("SET CONSTRAINTS one_shoe DEFERRED"))
+    db.add(User(email=email, shoe=1))
+    failed_at = "flush"
+    try:
+        await db.flush()
+        failed_at = "commit"
+        await db.commit()
+    except IntegrityError:
+        await db.rollback()
+        return failed_at
+    return "never"
+
+async def test_it(client, db):
+    for desk in 1, 2:  # each commit runs the check of the deferred constraint
+        assert (await client.post(f"/users/ada{desk}?desk={desk}")).status_code == 200
+    assert (await client.post("/shoe/ada")).json() == "never"
+    assert (await client.post("/shoe/grace")).json() == "flush"
+    assert (await client.post("/shoe/grace?defer=true")).json() == "commit"
+    assert (await client.post("/shoe/grace")).json() == "flush"
+    assert (await client.post("/users/linus?desk=2")).status_code == 409
+    assert await emails(db) == ["ada", "ada1", "ada2"]
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize(("deferrable", "checks"), [("deferrable=True", 1), ("", 0)])
+def test_a_schema_without_deferrable_constraints_pays_for_no_check(
+    project: Project, deferrable: str, checks: int
+) -> None:
+    project.replace(
+        "app/models.py", ', deferrable=True, initially="DEFERRED"', f", {deferrable}".rstrip(", ")
+    )
+    project.write(
+        "tests/test_it.py",
+        f"""
+import sqlalchemy as sa
+
+async def test_it(client):
+    seen = []
+    sa.event.listen(sa.Engine, "before_cursor_execute", lambda *event: seen.append(event[2]))
+    await client.post("/users/ada")
+    assert sum("SET CONSTRAINTS" in statement for statement in seen) == {checks}
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=1)

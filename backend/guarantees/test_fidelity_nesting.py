@@ -1,0 +1,196 @@
+"""Promise 3: where savepoints nest and transactions do not, the result is production's or none."""
+
+from guarantees.conftest import Project
+from guarantees.test_fidelity import write
+
+UNCOMMITTED = "The test holds changes that it has not committed."
+ADVICE = "*With @pytest.mark.fresh_database the test has real connections, where this works.*"
+
+
+def test_a_commit_after_an_ignored_error_rolls_back_in_silence(project: Project) -> None:
+    write(
+        project,
+        """
+@app.post("/ignore")
+async def ignore_an_error(db: Db) -> None:
+    db.add(User(email="lost"))
+    await db.flush()
+    with pytest.raises(sa.exc.DBAPIError):
+        await db.execute(sa.text("SELECT 1 / 0"))
+    await db.commit()
+
+async def test_it(client, db):
+    assert (await client.post("/ignore")).status_code == 200
+    assert (await client.post("/users/grace")).status_code == 200
+    assert await emails(db) == ["grace"]
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+
+
+def test_a_rollback_spares_what_another_session_committed(project: Project) -> None:
+    write(
+        project,
+        """
+@app.post("/audited")
+async def read_and_let_another_session_write(db: Db) -> None:
+    await db.scalar(sa.select(User.id))
+    async with SessionLocal() as audit:
+        audit.add(User(email="audit"))
+        await audit.commit()
+    raise RuntimeError("the request only read")
+
+async def test_the_test_has_read_something_before_the_request(client, db):
+    assert await db.scalar(sa.select(sa.func.count()).select_from(User)) == 0
+    assert (await client.post("/users/ada?desk=1")).status_code == 200
+    await db.rollback()
+    assert await emails(db) == ["ada"]
+    assert await db.scalar(sa.select(sa.func.count()).select_from(User)) == 1
+    assert (await client.post("/users/grace?desk=1")).status_code == 409
+    await db.rollback()
+    assert await emails(db) == ["ada"]
+
+async def test_the_request_has_read_something_before_its_audit_log(client, db):
+    with pytest.raises(RuntimeError, match="the request only read"):
+        await client.post("/audited")
+    assert await emails(db) == ["audit"]
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=4)
+
+
+def test_uncommitted_changes_of_the_test_are_refused_when_a_request_begins(
+    project: Project,
+) -> None:
+    project.write(
+        "tests/test_it.py",
+        """
+import sqlalchemy as sa
+
+from app.models import User
+
+async def test_flushed(client, db):
+    db.add(User(email="ada"))
+    await db.flush()
+    await client.get("/users/count")
+
+async def test_executed(client, db):
+    await db.execute(sa.insert(User).values(email="ada"))
+    await client.get("/users/count")
+
+async def test_nested(client, db):
+    async with db.begin_nested():
+        db.add(User(email="ada"))
+    await client.get("/users/count")
+
+async def test_committed_or_rolled_back(client, db):
+    db.add(User(email="ada"))
+    await db.commit()
+    db.add(User(email="grace"))
+    await db.flush()
+    await db.rollback()
+    assert (await client.get("/users/count")).json() == 1
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=1, failed=3)
+    for name in "flushed", "executed", "nested":
+        result.stdout.fnmatch_lines([f"FAILED tests/test_it.py::test_{name} - Failed: The test*"])
+    result.stdout.fnmatch_lines([f"*{UNCOMMITTED}*await db.commit() before the request.*", ADVICE])
+
+
+def test_sessions_that_overlap_are_refused_with_the_way_out(project: Project) -> None:
+    write(
+        project,
+        """
+async def test_a_commit_inside_anothers_transaction(get_db_session):
+    async with get_db_session() as first, get_db_session() as second:
+        first.add(User(email="first"))
+        await first.flush()
+        await second.scalar(sa.select(1))
+        await first.commit()
+
+async def test_a_rollback_over_anothers_commit(get_db_session):
+    async with get_db_session() as first, get_db_session() as second:
+        first.add(User(email="first"))
+        await first.flush()
+        second.add(User(email="second"))
+        await second.commit()
+        await first.rollback()
+
+async def test_the_next_test_starts_empty(db):
+    assert await emails(db) == []
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=4, failed=2)
+    result.stdout.no_fnmatch_line("FAILED*real*")
+    assert str(result.stdout).count(ADVICE.strip("*")) == 2
+
+
+def test_no_new_session_sees_what_another_has_not_committed(project: Project) -> None:
+    write(
+        project,
+        """
+COUNT = sa.select(sa.func.count()).select_from(User)
+
+@pytest.mark.parametrize("of_test", [True, False])
+async def test_read_by_a_session_begun_later(get_db_session, of_test):
+    async with SessionLocal() as writer, (get_db_session if of_test else SessionLocal)() as reader:
+        writer.add(User(email="ada"))
+        await writer.flush()
+        assert await reader.scalar(COUNT) == 0
+
+""",
+    )
+
+    result = project.run()
+
+    # Savepoints cannot show what production does here, so that the test must fail and say so.
+    result.assert_outcomes(passed=2, failed=2)
+    result.stdout.no_fnmatch_line("FAILED*real*")
+    assert str(result.stdout).count(ADVICE.strip("*")) == 2
+
+
+def test_sessions_that_take_turns_neither_see_nor_lose_the_others_changes(
+    project: Project,
+) -> None:
+    write(
+        project,
+        """
+COUNT = sa.select(sa.func.count()).select_from(User)
+
+async def test_read_by_a_session_begun_before(get_db_session):
+    async with get_db_session() as writer, get_db_session() as reader:
+        assert await reader.scalar(COUNT) == 0
+        writer.add(User(email="ada"))
+        await writer.flush()
+        assert await reader.scalar(COUNT) == 0
+
+async def test_lost_by_the_rollback_of_a_reader(get_db_session, db):
+    async with get_db_session() as writer, get_db_session() as reader:
+        assert await writer.scalar(COUNT) == await reader.scalar(COUNT) == 0
+        writer.add(User(email="ada"))
+        await writer.flush()
+        await reader.rollback()
+        await writer.commit()
+    assert await emails(db) == ["ada"]
+""",
+    )
+
+    result = project.run()
+
+    # As above.
+    result.assert_outcomes(passed=2, failed=2)
+    result.stdout.no_fnmatch_line("FAILED*real*")
+    assert str(result.stdout).count(ADVICE.strip("*")) == 2
