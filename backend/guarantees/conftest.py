@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from benchmark.server import create_database, drop_database, server_url
 pytest_plugins = ["pytester"]
 
 HERE = Path(__file__).parent
+# What a run of the inner project must not inherit from the run that it is tested by.
+ISOLATED = ("PYTHONPATH", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "TEST_DATABASE_URL")
 REAL_CONFTEST = HERE.parent / "tests" / "conftest.py"
 
 
@@ -92,16 +96,24 @@ class Project:
     def run(self, *arguments: str) -> pytest.RunResult:
         """Run pytest in a process of its own, as an adopter would."""
         with pytest.MonkeyPatch.context() as patch:
-            for name in (
-                "PYTHONPATH",
-                "PYTEST_ADDOPTS",
-                "PYTEST_XDIST_WORKER",
-                "TEST_DATABASE_URL",
-            ):
+            for name in ISOLATED:
                 patch.delenv(name, raising=False)
             for name, value in self.environment.items():
                 patch.setenv(name, value)
             return self.pytester.runpytest_subprocess(*arguments)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start pytest in a process group of its own, and return at once."""
+        kept = {name: value for name, value in os.environ.items() if name not in ISOLATED}
+        return subprocess.Popen(  # noqa: S603 - our own interpreter
+            [sys.executable, "-m", "pytest", "-rP", "-p", "no:cacheprovider", *arguments],
+            cwd=self.path,
+            env=kept | self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
 
 
 @pytest.fixture

