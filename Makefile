@@ -46,6 +46,10 @@ test-random: $(READY) ## The reference suite in random order; repeat one with SE
 compare: $(READY) ## The same tests before and after: a table of what the conftest gains
 	$(BIN)/python -m benchmark.compare $(ARGS)
 
+.PHONY: isolation
+isolation: $(READY) ## What isolation costs a test, beside bare BEGIN and ROLLBACK
+	$(BIN)/python -m benchmark.isolation
+
 ##@ Application
 
 .PHONY: run

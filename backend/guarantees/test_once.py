@@ -115,7 +115,8 @@ def test_workers_share_one_schema_and_each_database_gets_its_roles_once(
 
 def test_two_runs_that_start_together_build_one_schema(unbuilt: Project) -> None:
     models = (unbuilt.path / MODELS).read_text(encoding="utf-8")
-    slow = "event.listen(Base.metadata, 'after_create', DDL('DO $$ BEGIN PERFORM pg_sleep(1); END $$'))"
+    sleep = "DO $$ BEGIN PERFORM pg_sleep(1); END $$"
+    slow = f"event.listen(Base.metadata, 'after_create', DDL('{sleep}'))"
     unbuilt.write(MODELS, f"{models}\nfrom sqlalchemy import DDL, event\n{slow}\n")
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}

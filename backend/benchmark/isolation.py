@@ -1,0 +1,87 @@
+"""What isolation costs a test, beside the floor: BEGIN and ROLLBACK on the bare driver.
+
+`make isolation` prints a table. The cost is that of what `db_transaction` does for each test, over
+12 and 200 tables, empty and with 100,000 committed rows; fixtures' own overhead is not in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from statistics import median
+
+import asyncpg
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from benchmark.server import create_database, drop_database, server_url
+from tests import conftest
+
+TESTS = 1_000
+SETTINGS = [(12, 0), (200, 0), (12, 100_000)]
+
+
+async def timed(work: Callable[[], Awaitable[object]]) -> float:
+    """Return the median milliseconds of one call."""
+    for _ in range(50):
+        await work()
+    seconds = []
+    for _ in range(TESTS):
+        started = time.perf_counter()
+        await work()
+        seconds.append(time.perf_counter() - started)
+    return median(seconds) * 1000
+
+
+async def fill(engine: AsyncEngine, tables: int, rows: int) -> None:
+    """Create the tables, the first one with rows."""
+    async with engine.begin() as connection:
+        for number in range(tables):
+            await connection.execute(text(f"CREATE TABLE t{number} (id int PRIMARY KEY, a text)"))
+        statement = "INSERT INTO t0 SELECT n, 'row' FROM generate_series(1, :rows) AS n"
+        await connection.execute(text(statement), {"rows": rows})
+
+
+async def measure(url: str, tables: int, rows: int) -> tuple[float, float]:
+    """Return the milliseconds of the bare driver and of the conftest's isolation."""
+    engine = create_async_engine(url)
+    await fill(engine, tables, rows)
+    bare = await asyncpg.connect(url.replace("+asyncpg", ""))
+
+    async def floor() -> None:
+        await bare.execute("BEGIN")
+        await bare.execute("ROLLBACK")
+
+    async def isolated() -> None:
+        async with engine.connect() as connection:
+            transaction = await connection.begin()
+            await connection.execute(conftest.RESET)
+            await transaction.rollback()
+
+    figures = await timed(floor), await timed(isolated)
+    await bare.close()
+    await engine.dispose()
+    return figures
+
+
+def main() -> None:
+    """Measure and print."""
+    server = server_url()
+    table = Table("tables", "rows", "bare BEGIN + ROLLBACK, ms", "isolation, ms", "times")
+    for tables, rows in SETTINGS:
+        name = f"isolation_{secrets.token_hex(4)}"
+        url = asyncio.run(create_database(server, name)).render_as_string(hide_password=False)
+        try:
+            bare, ours = asyncio.run(measure(url, tables, rows))
+        finally:
+            asyncio.run(drop_database(server, name))
+        table.add_row(str(tables), f"{rows:,}", f"{bare:.3f}", f"{ours:.3f}", f"{ours / bare:.1f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
