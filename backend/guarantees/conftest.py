@@ -22,7 +22,8 @@ pytest_plugins = ["pytester"]
 
 HERE = Path(__file__).parent
 # What a run of the inner project must not inherit from the run that it is tested by.
-ISOLATED = ("PYTHONPATH", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "TEST_DATABASE_URL")
+# CI among them: it makes pytest print each message twice.
+ISOLATED = ("CI", "PYTHONPATH", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "TEST_DATABASE_URL")
 REAL_CONFTEST = HERE.parent / "tests" / "conftest.py"
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import secrets
 import signal
 import subprocess
 import time
@@ -76,7 +77,7 @@ def test_a_run_that_was_killed_while_it_built_the_template_is_cleaned_up_too(
     project.replace(
         "tests/conftest.py",
         "    METADATA.create_all(connection)\n\n",
-        "    METADATA.create_all(connection)\n"
+        f"    METADATA.create_all(connection)  # new in every run: {secrets.token_hex(8)}\n"
         "    Path('begun.txt').write_text(connection.engine.url.database)\n"
         "    connection.exec_driver_sql('SELECT pg_sleep(3)')\n\n",
     )
