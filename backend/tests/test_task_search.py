@@ -62,6 +62,7 @@ async def test_a_cursor_that_nobody_gave_is_refused(
     response = await mine.get(f"/api/projects/{project.id}/tasks", params={"cursor": cursor})
 
     assert response.status_code == 422
+    assert response.json()["detail"][0]["loc"] == ["query", "cursor"]
 
 
 async def test_tasks_are_found_by_status(

@@ -56,6 +56,7 @@ class TestVersion:
         response = await mine.patch(f"/api/tasks/{task.id}", json={"title": "Blind"})
 
         assert response.status_code == 422
+        assert response.json()["detail"][0]["loc"] == ["body", "version"]
 
 
 class TestStatus:
