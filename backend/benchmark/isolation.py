@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import StaticPool
 
 from benchmark.server import create_database, drop_database, server_url
 from tests import conftest
@@ -48,7 +49,7 @@ async def fill(engine: AsyncEngine, tables: int, rows: int) -> None:
 
 async def measure(url: str, tables: int, rows: int) -> tuple[float, float]:
     """Return the milliseconds of the bare driver and of the conftest's isolation."""
-    engine = create_async_engine(url)
+    engine = create_async_engine(url, poolclass=StaticPool, isolation_level="AUTOCOMMIT")
     await fill(engine, tables, rows)
     bare = await asyncpg.connect(url.replace("+asyncpg", ""))
 
@@ -56,11 +57,12 @@ async def measure(url: str, tables: int, rows: int) -> tuple[float, float]:
         await bare.execute("BEGIN")
         await bare.execute("ROLLBACK")
 
+    transactions = conftest.Transactions(engine.sync_engine, check=None)
+
     async def isolated() -> None:
         async with engine.connect() as connection:
-            transaction = await connection.begin()
-            await connection.execute(conftest.RESET)
-            await transaction.rollback()
+            await connection.run_sync(transactions.begin)
+            await connection.run_sync(transactions.end)
 
     figures = await timed(floor), await timed(isolated)
     await bare.close()

@@ -3,7 +3,7 @@
 from guarantees.conftest import Project
 from guarantees.test_fidelity import write
 
-UNCOMMITTED = "The test holds changes that it has not committed."
+UNCOMMITTED = "Another session of this test holds changes, or an error,"
 ADVICE = "*With @pytest.mark.fresh_database the test has real connections, where this works.*"
 
 
@@ -103,8 +103,8 @@ async def test_committed_or_rolled_back(client, db):
 
     result.assert_outcomes(passed=1, failed=3)
     for name in "flushed", "executed", "nested":
-        result.stdout.fnmatch_lines([f"FAILED tests/test_it.py::test_{name} - Failed: The test*"])
-    result.stdout.fnmatch_lines([f"*{UNCOMMITTED}*await db.commit() before the request.*", ADVICE])
+        result.stdout.fnmatch_lines([f"FAILED tests/test_it.py::test_{name} - Failed: Another*"])
+    result.stdout.fnmatch_lines([f"*{UNCOMMITTED}*`await db.commit()` before the request*", ADVICE])
 
 
 def test_sessions_that_overlap_are_refused_with_the_way_out(project: Project) -> None:
@@ -162,7 +162,7 @@ async def test_read_by_a_session_begun_later(get_db_session, of_test):
     assert str(result.stdout).count(ADVICE.strip("*")) == 2
 
 
-def test_sessions_that_take_turns_neither_see_nor_lose_the_others_changes(
+def test_a_session_that_only_reads_neither_loses_nor_sees_the_others_changes(
     project: Project,
 ) -> None:
     write(
@@ -170,14 +170,7 @@ def test_sessions_that_take_turns_neither_see_nor_lose_the_others_changes(
         """
 COUNT = sa.select(sa.func.count()).select_from(User)
 
-async def test_read_by_a_session_begun_before(get_db_session):
-    async with get_db_session() as writer, get_db_session() as reader:
-        assert await reader.scalar(COUNT) == 0
-        writer.add(User(email="ada"))
-        await writer.flush()
-        assert await reader.scalar(COUNT) == 0
-
-async def test_lost_by_the_rollback_of_a_reader(get_db_session, db):
+async def test_lost_by_its_rollback(get_db_session, db):
     async with get_db_session() as writer, get_db_session() as reader:
         assert await writer.scalar(COUNT) == await reader.scalar(COUNT) == 0
         writer.add(User(email="ada"))
@@ -185,12 +178,162 @@ async def test_lost_by_the_rollback_of_a_reader(get_db_session, db):
         await reader.rollback()
         await writer.commit()
     assert await emails(db) == ["ada"]
+
+async def test_seen_before_the_commit(get_db_session):
+    async with get_db_session() as writer, get_db_session() as reader:
+        assert await reader.scalar(COUNT) == 0
+        writer.add(User(email="ada"))
+        await writer.flush()
+        assert await reader.scalar(COUNT) == 0
 """,
     )
 
     result = project.run()
 
-    # As above.
-    result.assert_outcomes(passed=2, failed=2)
-    result.stdout.no_fnmatch_line("FAILED*real*")
-    assert str(result.stdout).count(ADVICE.strip("*")) == 2
+    # What savepoints cannot show must fail and say so.
+    result.assert_outcomes(passed=3, failed=1)
+    result.stdout.fnmatch_lines([f"E * Failed: {UNCOMMITTED}*", ADVICE])
+    result.stdout.fnmatch_lines(["FAILED*test_seen_before_the_commit?savepoints? - Failed: *"])
+
+
+def test_sessions_of_several_tasks_wait_for_each_others_commit(project: Project) -> None:
+    write(
+        project,
+        """
+async def add(factory, email, all_have_read):
+    async with factory() as session:
+        before = (await session.scalars(sa.select(User.email))).all()
+        await all_have_read.wait()
+        session.add(User(email=email))
+        await session.flush()
+        await asyncio.sleep(0.05)
+        await session.commit()
+        return before
+
+async def test_they_read_at_once_and_write_in_turn(get_db_session, db):
+    barrier = asyncio.Barrier(3)
+    before = await asyncio.gather(
+        *(add(get_db_session, name, barrier) for name in ("ada", "grace", "joan"))
+    )
+    assert before == [[], [], []]
+    assert await emails(db) == ["ada", "grace", "joan"]
+
+async def test_the_later_ones_meet_the_unique_constraint(get_db_session, db):
+    results = await asyncio.gather(
+        *(add(get_db_session, "ada", asyncio.Barrier(1)) for _ in range(3)), return_exceptions=True
+    )
+    assert [type(result) for result in results].count(sa.exc.IntegrityError) == 2
+    assert await emails(db) == ["ada"]
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=4)
+
+
+def test_sessions_that_block_each_other_are_refused(project: Project) -> None:
+    project.replace("tests/conftest.py", "PATIENCE = 20", "PATIENCE = 1")
+    write(
+        project,
+        """
+async def test_it(get_db_session):
+    wrote, read = asyncio.Event(), asyncio.Event()
+
+    async def write():
+        async with get_db_session() as session:
+            session.add(User(email="ada"))
+            await session.flush()
+            wrote.set()
+            await read.wait()
+
+    async def look():
+        await wrote.wait()
+        async with get_db_session() as session:
+            await session.scalar(sa.select(1))
+        read.set()
+
+    await asyncio.gather(write(), look())
+""",
+    )
+
+    result = project.run()
+
+    result.stdout.fnmatch_lines(["E * Failed: Two sessions of this test block each other*", ADVICE])
+    result.stdout.fnmatch_lines(["FAILED tests/test_it.py::test_it?savepoints? - Failed: Two*"])
+
+
+def test_settings_of_a_transaction_end_with_it(project: Project) -> None:
+    write(
+        project,
+        """
+async def test_it(get_db_session, db):
+    async with get_db_session() as session:
+        await session.execute(sa.text("SET LOCAL search_path = pg_catalog"))
+        await session.execute(sa.text("SELECT set_config('app.tenant', 'ours', true)"))
+        await session.execute(sa.text("SET LOCAL ROLE pg_monitor"))
+        await session.commit()
+    for session in (db, SessionLocal()):
+        async with session:
+            assert await session.scalar(sa.text("SHOW search_path")) == '"$user", public'
+            assert not await session.scalar(sa.text("SELECT current_setting('app.tenant', true)"))
+            assert await session.scalar(sa.text("SELECT current_user <> 'pg_monitor'"))
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+
+
+def test_what_a_function_wrote_is_committed_too(project: Project) -> None:
+    write(
+        project,
+        """
+async def test_it(get_db_session, db):
+    await db.execute(sa.text(
+        "CREATE FUNCTION add_ada() RETURNS void BEGIN ATOMIC "
+        "INSERT INTO users (email) VALUES ('ada'); END"
+    ))
+    await db.commit()
+    async with get_db_session() as caller:
+        await caller.execute(sa.text("SELECT add_ada()"))
+        await caller.commit()
+    await emails(db)
+    await db.rollback()
+    assert await emails(db) == ["ada"]
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+
+
+def test_a_session_that_is_never_closed_harms_no_other(project: Project) -> None:
+    write(
+        project,
+        """
+import gc
+
+async def leak(name):
+    session = SessionLocal()
+    session.add(User(email=name))
+    await session.commit()
+    await emails(session)
+
+async def test_it(get_db_session, db):
+    await leak("ada")
+    gc.collect()
+    assert await emails(db) == ["ada"]
+    await leak("grace")
+
+async def test_the_next_test(db):
+    gc.collect()
+    assert await emails(db) == []
+""",
+    )
+
+    result = project.run("-k", "savepoints")
+
+    result.assert_outcomes(passed=2, deselected=2)

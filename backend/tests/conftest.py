@@ -29,7 +29,8 @@ import secrets
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import WeakSet
@@ -46,7 +47,7 @@ from sqlalchemy.ext.asyncio import (
     async_sessionmaker,
     create_async_engine,
 )
-from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.pool import PoolProxiedConnection, StaticPool
 
 # isort: split
 # ADAPT 1/4: the application, its session factories (get_db's first), its password hashing.
@@ -54,7 +55,7 @@ from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 
 from app import security
-from app.db import Base, SessionLocal, get_db
+from app.db import Base, SessionLocal
 from app.main import app as application
 from app.models import User
 from app.roles import setup_roles
@@ -95,22 +96,27 @@ LOCK = 1_000_271  # first key of our advisory locks; the second names a process,
 PATIENCE = 20  # seconds to wait for the server, or for another request of the same test
 EXAMPLE_URL = f"{DRIVER}://user:password@host:5432/database"
 VOLATILE = "fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n"
-WRITE = re.compile(r"\b(INSERT|UPDATE|DELETE|MERGE|CREATE|ALTER|DROP|TRUNCATE)\b", re.IGNORECASE)
-DDL = re.compile(r"\s*(CREATE|ALTER|DROP)\b", re.IGNORECASE)
+WRITE = re.compile(
+    r"\b(INSERT|UPDATE|DELETE|MERGE|CREATE|ALTER|DROP|TRUNCATE|COPY|CALL|DO|LOCK|SAVEPOINT|SET|"
+    r"set_config|pg_\w*advisory\w*)\b",
+    re.IGNORECASE,
+)
+# After these a ROLLBACK leaves prepared statements behind: their own, or of tables that never were.
+SPENDS = re.compile(r"\s*(CREATE|ALTER|DROP|PREPARE)\b", re.IGNORECASE)
+ENDS = re.compile(r"\s*(COMMIT|END|ROLLBACK)\s*;?\s*$", re.IGNORECASE)
+LOCAL = re.compile(r"\bSET\s+LOCAL\b|\bset_config\b", re.IGNORECASE)
+SAVEPOINT, RELEASE, ROLLBACK = (
+    f"{command}SAVEPOINT {PREFIX}" for command in ("", "RELEASE ", "ROLLBACK TO ")
+)
+RESETS = ["RESET ALL", "RESET ROLE"]
 FRESH = "\nWith @pytest.mark.fresh_database the test has real connections, where this works."
-# What a ROLLBACK leaves behind on its connection: advisory locks and PREPAREd statements.
-RESET = sa.text("""DO $$ DECLARE statement text; BEGIN
-    PERFORM pg_advisory_unlock_all();
-    FOR statement IN SELECT name FROM pg_prepared_statements WHERE from_sql LOOP
-        EXECUTE format('DEALLOCATE %I', statement);
-    END LOOP;
-END $$""")
+# Whose changes this task, or the one that it is part of, holds: it must not wait for them.
+HOLDER: ContextVar[object] = ContextVar("holder", default=None)
 TRUSTED: WeakSet[sa.Dialect] = WeakSet()  # of the engines that the guard lets connect
 
-NewDatabase = Callable[[str], AbstractAsyncContextManager[AsyncEngine]]
+NewDatabase = Callable[..., AbstractAsyncContextManager[AsyncEngine]]
 SessionFactory = async_sessionmaker[AsyncSession]
 ClientFactory = Callable[["User | None"], AsyncClient]
-Dependency = Callable[..., AsyncIterator[Any]]
 
 
 class Server(NamedTuple):
@@ -421,11 +427,11 @@ async def new_database(server: Server) -> AsyncIterator[NewDatabase]:
     async with administrator(sa.make_url(server.url), key) as admin:
 
         @asynccontextmanager
-        async def cloned(label: str) -> AsyncIterator[AsyncEngine]:
+        async def cloned(label: str, **options: Any) -> AsyncIterator[AsyncEngine]:
             name = f"{PREFIX}_{key}_{label}"
             async with admin.connect() as connection:
                 await create_database(connection, name, server.template)
-            engine = open_engine(admin.url.set(database=name))
+            engine = open_engine(admin.url.set(database=name), **options)
             try:
                 yield engine
             finally:
@@ -439,7 +445,10 @@ async def new_database(server: Server) -> AsyncIterator[NewDatabase]:
 @pytest_asyncio.fixture(scope="session")
 async def engine(new_database: NewDatabase) -> AsyncIterator[AsyncEngine]:
     """The engine on the database of this process, where no test ever commits."""
-    async with new_database(os.environ.get("PYTEST_XDIST_WORKER", "main")) as engine:
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    # AUTOCOMMIT keeps the driver from beginning transactions of its own.
+    options = {"poolclass": StaticPool, "isolation_level": "AUTOCOMMIT"}
+    async with new_database(worker, **options) as engine:
         yield engine
 
 
@@ -459,138 +468,158 @@ async def create_roles(engine: AsyncEngine) -> None:
 # --- once a test: transaction, sessions, application ----------------------------------------------
 
 
-class Transaction:
-    """What a session takes for its transaction: a savepoint on the connection of the test."""
-
-    def __init__(self, session: Session, savepoint: str) -> None:
-        """Start with nothing written."""
-        self.session, self.savepoint = session, savepoint
-        self.wrote = self.failed = self.others_committed = False
-
-
 class Transactions:
-    """Makes the savepoints of one connection behave as transactions of several.
+    """Makes the connections of an engine behave as if each had a transaction of its own.
 
-    The sessions of a test share a connection, so that their transactions nest. Where nesting could
-    give another result than production, the test fails at the line that would show it.
+    They share one connection to the server, whose transaction never commits: a commit of theirs
+    releases a savepoint, a rollback returns to it. While one holds changes, the others wait.
     """
 
     def __init__(self, engine: sa.Engine, check: str | None) -> None:
-        """Watch this engine's sessions; `check` runs the checks that wait for a COMMIT."""
-        self.engine, self.check, self.newest = engine, check, ""
-        self.connection: sa.Connection | None = None  # the test's, while one runs
-        self.changed_schema = False
-        self.open: list[Transaction] = []  # the innermost last
-        self.user: Transaction | None = None
-        sa.event.listen(Session, "after_begin", self.on_begin)
-        sa.event.listen(Session, "do_orm_execute", lambda state: self.on_use(state.session))
-        sa.event.listen(Session, "before_flush", self.on_use)
-        sa.event.listen(Session, "before_commit", self.before_commit)
-        sa.event.listen(engine, "before_cursor_execute", self.on_execute)
-        sa.event.listen(engine, "commit", self.on_real_commit)
-        sa.event.listen(engine, "release_savepoint", self.on_commit)
-        sa.event.listen(engine, "rollback_savepoint", self.on_rollback)
+        """Take the engine over; `check` runs the checks that PostgreSQL leaves to the COMMIT."""
+        self.check = check
+        self.shared: Any = None  # the connection to the server, while a test runs
+        self.speaker: PoolProxiedConnection | None  # whose statement runs
+        self.owner: PoolProxiedConnection | None  # whose work the savepoint can undo
+        self.let_go()
+        self.checked_out: list[PoolProxiedConnection] = []  # collecting one would close `shared`
+        sa.event.listen(engine, "checkout", lambda _, __, mine: self.checked_out.append(mine))
         sa.event.listen(engine, "handle_error", self.on_error)
+        for name in ("do_execute", "do_executemany"):
+            execute = functools.partial(self.execute, getattr(engine.dialect, name))
+            setattr(engine.dialect, name, execute)
+        self.set_level = engine.dialect.set_isolation_level
+        for name in ("do_commit", "do_rollback", "set_isolation_level"):
+            setattr(engine.dialect, name, getattr(self, name))
 
-    def begin(self, connection: sa.Connection | None) -> None:
-        """Start the watch over a test, or with None end it."""
-        self.connection, self.changed_schema, self.user = connection, False, None
-        self.open.clear()
+    def begin(self, connection: sa.Connection) -> None:
+        """Start the transaction of a test."""
+        self.send(connection, "BEGIN")
+        mine = connection.connection
+        self.shared, self.checked_out = mine.dbapi_connection, [mine]
+        self.savepoint = self.spent = False
 
-    def named(self, savepoint: str) -> Transaction | None:
-        """Return the open transaction of that name, or None for a begin_nested of the app's own."""
-        return next((each for each in self.open if each.savepoint == savepoint), None)
+    def end(self, connection: sa.Connection) -> None:
+        """Roll back all that the test did."""
+        self.shared = None
+        self.let_go()
+        if self.spent:
+            connection.invalidate()
+        elif not connection.invalidated:
+            self.send(connection, "ROLLBACK; SELECT pg_advisory_unlock_all()")
 
-    def take_out(self, on: sa.Connection, ended: Transaction) -> None:
-        """Put a transaction that ends on top of those that began after it: they have only read."""
-        later = self.open[self.open.index(ended) + 1 :]
-        self.open.remove(ended)
-        if later:
-            on.exec_driver_sql(f"RELEASE SAVEPOINT {ended.savepoint}")
-            for each in [*later, ended]:
-                on.exec_driver_sql(f"SAVEPOINT {each.savepoint}")
+    def send(self, connection: sa.Connection, script: str) -> None:
+        """Run a script in one round trip; a connection where it fails is not used again."""
+        dbapi_connection: Any = connection.connection.dbapi_connection
+        try:
+            dbapi_connection.run_async(lambda driver: driver.execute(script))
+        except BaseException:
+            connection.invalidate()
+            raise
 
-    def on_begin(self, session: Session, inner: SessionTransaction, on: sa.Connection) -> None:
-        """Note a session's transaction."""
-        if on is self.connection and not inner.nested:
-            self.open.append(Transaction(session, self.newest))
-            self.on_use(session)
+    def let_go(self) -> None:
+        """Let any connection be the next."""
+        self.owner = self.speaker = None
+        self.dirty = self.local = False
 
-    def on_use(self, session: Session, *_: object) -> None:
-        """Let no session see what another has not committed."""
-        self.user = next((each for each in self.open if each.session is session), None)
-        if self.user and any(each.wrote for each in self.open if each is not self.user):
+    def execute(
+        self, run: Callable[..., None], cursor: Any, statement: str, parameters: Any, context: Any
+    ) -> None:
+        """Run a statement in the savepoint, once no other connection holds changes."""
+        mine: PoolProxiedConnection = context.root_connection.connection
+        if mine.dbapi_connection is not self.shared:
             pytest.fail(
-                "The test holds changes that it has not committed. In production no other session "
-                "would see them: await db.commit() before the request." + FRESH
+                "There is no transaction of a test: it has lost its connection, or it uses"
+                " none of the fixtures db, client and get_db_session."
             )
-
-    def on_execute(self, on: sa.Connection, _cursor: object, statement: str, *_: object) -> None:
-        """Note the name of a new savepoint, and which transactions have something to lose."""
-        if statement.startswith("SAVEPOINT "):
-            self.newest = statement.split()[1]
-        elif on is self.connection and re.match(
-            r"\s*(COMMIT|END|ROLLBACK)\s*;?\s*$", statement, re.IGNORECASE
-        ):
-            self.on_real_commit(on)
-        elif self.open and WRITE.search(statement):
-            self.changed_schema |= DDL.match(statement) is not None
-            writer = self.user or self.open[-1]
-            writer.wrote = True
-            if writer is not self.open[-1]:
-                pytest.fail("One session of this test writes while another is open." + FRESH)
-
-    def on_real_commit(self, on: sa.Connection) -> None:
-        """Refuse to end the transaction of the test, which would reach every later test."""
-        if on is self.connection:
+        if ENDS.match(statement):
             pytest.fail("This would end the transaction of the test: commit a session." + FRESH)
+        self.take_turn(mine)
+        try:
+            if not self.savepoint:
+                mine.cursor().execute(SAVEPOINT)
+                self.savepoint = True
+            self.owner = mine
+            self.local |= LOCAL.search(statement) is not None
+            self.spent |= SPENDS.match(statement) is not None
+            if not self.dirty and WRITE.search(statement):
+                self.hold()
+            run(cursor, statement, parameters, context)
+        except BaseException:
+            self.hold()  # until the rollback
+            raise
+        finally:
+            self.speaker = None
 
-    def before_commit(self, session: Session) -> None:
-        """Check what waits for a COMMIT; and like a COMMIT end in silence what has failed."""
-        if self.connection is None or session.in_nested_transaction():
+    def hold(self) -> None:
+        """Let nobody else in before the owner commits or rolls back."""
+        self.dirty = True
+        HOLDER.set(self.owner)
+
+    def is_free_for(self, mine: PoolProxiedConnection) -> bool:
+        """Tell whether this connection may speak now."""
+        return self.speaker is None and (self.owner is mine or not self.dirty)
+
+    def take_turn(self, mine: PoolProxiedConnection) -> None:
+        """Wait until no other connection speaks or holds changes, unless it waits for this one."""
+        if not self.is_free_for(mine):
+            if self.dirty and HOLDER.get() is self.owner:
+                pytest.fail(
+                    "Another session of this test holds changes, or an error, that it has not ended"
+                    " with a commit or rollback. In production this one would not see them: end it"
+                    " first, in a test with `await db.commit()` before the request." + FRESH
+                )
+            self.shared.run_async(lambda _: self.wait(mine))
+        self.speaker = mine
+
+    async def wait(self, mine: PoolProxiedConnection) -> None:
+        """Wait for another task to commit or roll back."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not self.is_free_for(mine):  # noqa: ASYNC110 - rare, so kept simple
+                    await asyncio.sleep(0.001)
+        except TimeoutError:
+            pytest.fail(f"Two sessions of this test block each other since {PATIENCE} s." + FRESH)
+
+    def do_commit(self, mine: PoolProxiedConnection) -> None:
+        """Do what a COMMIT does, but for writing to the disk."""
+        if self.owner is not mine:
             return
-        session.flush()
-        mine = next((each for each in self.open if each.session is session), None)
-        if mine and (self.check or mine.failed):
-            try:
-                self.connection.exec_driver_sql(self.check or "SELECT 1")
-            except sa.exc.DBAPIError as error:
-                if getattr(error.orig, "sqlstate", None) != "25P02":  # in_failed_sql_transaction
-                    raise
-                self.connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {mine.savepoint}")
-                mine.wrote = False
+        self.speaker = mine
+        try:
+            for statement in [self.check] * bool(self.check) + RESETS * self.local + [RELEASE]:
+                mine.cursor().execute(statement)
+        except Exception as error:
+            self.do_rollback(mine)
+            if getattr(error, "sqlstate", None) != "25P02":  # what has failed ends in silence
+                raise
+        else:
+            self.savepoint = False
+            self.let_go()
 
-    def on_commit(self, on: sa.Connection, savepoint: str, _: object) -> None:
-        """Let what a session has committed outlive the rollback of any other."""
-        if ended := self.named(savepoint):
-            self.take_out(on, ended)
-            if self.open and (ended.wrote or ended.others_committed):
-                self.open[-1].others_committed = True
+    def do_rollback(self, mine: PoolProxiedConnection) -> None:
+        """Undo what this connection has not committed."""
+        if self.owner is mine:
+            self.speaker = mine
+            mine.cursor().execute(ROLLBACK)
+            self.let_go()
 
-    def on_rollback(self, on: sa.Connection, savepoint: str, _: object) -> None:
-        """Let a rollback undo its own work, but never what another session has committed."""
-        if (ended := self.named(savepoint)) is None:
-            return
-        if ended is not self.open[-1]:
-            on.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {savepoint}")
-        self.take_out(on, ended)
-        if ended.others_committed and ended.wrote:
-            pytest.fail("This rollback would undo what another session has committed." + FRESH)
-        if ended.others_committed:  # it only read: there is nothing of its own to undo
-            on.exec_driver_sql(f"RELEASE SAVEPOINT {savepoint}")
-            on.exec_driver_sql(f"SAVEPOINT {savepoint}")
+    def set_isolation_level(self, to: Any, level: Any) -> None:
+        """Refuse what the transaction of the test cannot change any more."""
+        if self.shared:
+            pytest.fail("The isolation level of a test's transaction is fixed." + FRESH)
+        self.set_level(to, level)
 
-    def on_error(self, context: sa.ExceptionContext) -> None:
-        """Note what failed, and keep the connection when a request is cancelled in mid-query."""
-        if self.open:
-            self.open[-1].failed = True
-        if isinstance(context.original_exception, asyncio.CancelledError):
+    @staticmethod
+    def on_error(context: sa.ExceptionContext) -> None:
+        """Keep the connection, and with it what was committed, when a request is cancelled."""
+        if not isinstance(context.original_exception, Exception):
             context.is_disconnect = False
 
 
 @pytest_asyncio.fixture(scope="session")
-async def transactions(engine: AsyncEngine) -> Transactions:
-    """The watch over sessions; a schema without deferrable constraints pays no check of them."""
+async def transactions(engine: AsyncEngine, roles: None) -> Transactions:
+    """What makes the engine's transactions savepoints, now that the roles are committed."""
     query = """
         SELECT 'DO $$ BEGIN SET CONSTRAINTS ALL IMMEDIATE; '
           || coalesce('SET CONSTRAINTS ' || string_agg(format('%I.%I', nspname, conname), ', ')
@@ -599,26 +628,21 @@ async def transactions(engine: AsyncEngine) -> Transactions:
         WHERE condeferrable HAVING count(*) > 0
     """
     async with engine.connect() as connection:
-        return Transactions(engine.sync_engine, await connection.scalar(sa.text(query)))
+        check = await connection.scalar(sa.text(query))
+    return Transactions(engine.sync_engine, check)
 
 
 @pytest_asyncio.fixture
 async def db_transaction(
-    engine: AsyncEngine, roles: None, transactions: Transactions
+    engine: AsyncEngine, transactions: Transactions
 ) -> AsyncIterator[AsyncConnection]:
-    """The test's connection, in a transaction that is always rolled back."""
+    """The test's transaction: whatever works on `engine` joins it, and it is always rolled back."""
     async with engine.connect() as connection:
-        transaction = await connection.begin()
-        await connection.execute(RESET)
-        transactions.begin(connection.sync_connection)
+        await connection.run_sync(transactions.begin)
         try:
             yield connection
         finally:
-            changed_schema = transactions.changed_schema
-            transactions.begin(None)
-            await transaction.rollback()
-            if changed_schema:  # its prepared statements are of tables that no longer exist
-                await connection.invalidate()
+            await connection.run_sync(transactions.end)
 
 
 @pytest_asyncio.fixture
@@ -630,20 +654,23 @@ async def fresh_database(new_database: NewDatabase) -> AsyncIterator[AsyncEngine
 
 
 @pytest.fixture
-def get_db_session(request: pytest.FixtureRequest) -> Iterator[SessionFactory]:
-    """The app's own session factory; what its sessions commit is gone after the test.
-
-    All factories are bound, so that background tasks and services join in as well as requests.
-    """
+def override_get_db(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The app's own get_db, like all else that opens a session, works on the test's database."""
     fresh = request.node.get_closest_marker("fresh_database")
-    bind = request.getfixturevalue("fresh_database" if fresh else "db_transaction")
+    request.getfixturevalue("fresh_database" if fresh else "db_transaction")
+    engine = request.getfixturevalue("fresh_database" if fresh else "engine")
     before = [dict(factory.kw) for factory in SESSION_FACTORIES]
     for factory in SESSION_FACTORIES:
-        # The default mode would end the transaction of the test at the app's first rollback.
-        factory.configure(bind=bind, join_transaction_mode="create_savepoint")
-    yield SESSION_FACTORIES[0]
+        factory.configure(bind=engine)
+    yield
     for factory, options in zip(SESSION_FACTORIES, before, strict=True):
         factory.kw = options
+
+
+@pytest.fixture
+def get_db_session(override_get_db: None) -> SessionFactory:
+    """The app's own session factory; what its sessions commit is gone after the test."""
+    return SESSION_FACTORIES[0]
 
 
 @pytest_asyncio.fixture
@@ -654,50 +681,22 @@ async def db(get_db_session: SessionFactory) -> AsyncIterator[AsyncSession]:
 
 
 @pytest.fixture
-def override_get_db(request: pytest.FixtureRequest) -> Dependency:
-    """The app's own get_db; the requests of one test take turns, as they share its connection."""
-    if request.node.get_closest_marker("fresh_database"):
-        return get_db
-    turn, holders = asyncio.Lock(), set[asyncio.Task[Any] | None]()
-
-    @functools.wraps(get_db)  # FastAPI reads the parameters of the original
-    async def get_db_in_turn(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        async with AsyncExitStack() as stack:
-            if (task := asyncio.current_task()) not in holders:  # else it is a second session
-                try:
-                    await asyncio.wait_for(turn.acquire(), PATIENCE)
-                except TimeoutError:
-                    pytest.fail(f"Two requests block each other since {PATIENCE} s." + FRESH)
-                stack.callback(turn.release)
-                holders.add(task)
-                stack.callback(holders.remove, task)
-            yield await stack.enter_async_context(asynccontextmanager(get_db)(*args, **kwargs))
-
-    return get_db_in_turn
-
-
-@pytest.fixture
-def app(get_db_session: SessionFactory, override_get_db: Dependency) -> Iterator[FastAPI]:
-    """The application, on the test's transaction; the overrides that a test makes end with it."""
+def app(override_get_db: None) -> Iterator[FastAPI]:
+    """The application, on the test's database; the overrides that a test makes end with it."""
     before = dict(application.dependency_overrides)
-    application.dependency_overrides[get_db] = override_get_db
     yield application
     application.dependency_overrides = before
 
 
-@pytest_asyncio.fixture
-async def client_factory(app: FastAPI) -> AsyncIterator[ClientFactory]:
+@pytest.fixture
+def client_factory(app: FastAPI) -> ClientFactory:
     """A function that returns an HTTP client: a given user's, or nobody's."""
-    async with AsyncExitStack() as clients:
 
-        def client_for(user: User | None = None) -> AsyncClient:
-            headers = authenticate(user) if user else {}
-            transport = ASGITransport(app)
-            client = AsyncClient(transport=transport, base_url="http://test", headers=headers)
-            clients.push_async_callback(client.aclose)
-            return client
+    def client_for(user: User | None = None) -> AsyncClient:
+        headers = authenticate(user) if user else {}
+        return AsyncClient(transport=ASGITransport(app), base_url="http://test", headers=headers)
 
-        yield client_for
+    return client_for
 
 
 @pytest.fixture
