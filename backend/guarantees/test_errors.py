@@ -81,3 +81,35 @@ def test_a_cache_folder_that_cannot_be_written_is_named(project: Project) -> Non
     project.environment["XDG_CACHE_HOME"] = str(Path(sys.executable) / "no-folder")
 
     check(project.run(), "export XDG_CACHE_HOME=", "no-folder")
+
+
+def test_a_schema_that_cannot_be_created_is_told_with_its_error(project: Project) -> None:
+    project.replace(
+        "tests/conftest.py",
+        "    METADATA.create_all(connection)\n\n",
+        "    connection.exec_driver_sql('CREATE TABLE broken (id nonsense)')\n\n",
+    )
+
+    check(project.run(), 'type "nonsense" does not exist', "ADAPT 2/4 in ")
+
+
+@pytest.mark.parametrize("arguments", [[], ["-n", "2"]], ids=["serial", "parallel"])
+def test_a_wrong_set_up_that_is_found_late_ends_the_run_too(
+    project: Project, arguments: list[str]
+) -> None:
+    (project.path / "tests").rename(project.path / "checks")  # where pytest does not look at first
+    project.replace(
+        "checks/conftest.py", "from tests import factories", "from checks import factories"
+    )
+    project.write(
+        "checks/test_it.py",
+        "import pytest\n@pytest.mark.parametrize('n', range(50))\nasync def test_it(db, n): pass",
+    )
+    project.environment["TEST_DATABASE_URL"] = WRONG["unreachable"][0]
+
+    result = project.run(*arguments)
+
+    output = str(result.stdout) + str(result.stderr)
+    assert result.parseoutcomes()["errors"] <= 2  # one a worker
+    assert "To mend it: start the server" in output
+    assert [text for text in ("Traceback", "INTERNALERROR", SECRET) if text in output] == []

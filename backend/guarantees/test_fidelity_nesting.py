@@ -3,7 +3,7 @@
 from guarantees.conftest import Project
 from guarantees.test_fidelity import write
 
-UNCOMMITTED = "Another session of this test holds changes, or an error,"
+UNCOMMITTED = "Refused: another session of this test holds changes, or an error,"
 ADVICE = "*With @pytest.mark.fresh_database the test has real connections, where this works.*"
 
 
@@ -103,7 +103,7 @@ async def test_committed_or_rolled_back(client, db):
 
     result.assert_outcomes(passed=1, failed=3)
     for name in "flushed", "executed", "nested":
-        result.stdout.fnmatch_lines([f"FAILED tests/test_it.py::test_{name} - Failed: Another*"])
+        result.stdout.fnmatch_lines([f"FAILED tests/test_it.py::test_{name} - Failed: Refused*"])
     result.stdout.fnmatch_lines([f"*{UNCOMMITTED}*`await db.commit()` before the request*", ADVICE])
 
 
@@ -192,7 +192,7 @@ async def test_seen_before_the_commit(get_db_session):
 
     # What savepoints cannot show must fail and say so.
     result.assert_outcomes(passed=3, failed=1)
-    result.stdout.fnmatch_lines([f"E * Failed: {UNCOMMITTED}*", ADVICE])
+    result.stdout.fnmatch_lines([f"E * {UNCOMMITTED}*", ADVICE])
     result.stdout.fnmatch_lines(["FAILED*test_seen_before_the_commit?savepoints? - Failed: *"])
 
 
@@ -259,8 +259,10 @@ async def test_it(get_db_session):
 
     result = project.run()
 
-    result.stdout.fnmatch_lines(["E * Failed: Two sessions of this test block each other*", ADVICE])
-    result.stdout.fnmatch_lines(["FAILED tests/test_it.py::test_it?savepoints? - Failed: Two*"])
+    result.stdout.fnmatch_lines(
+        ["E * Refused: two sessions of this test have blocked each other for 1 s.*", ADVICE]
+    )
+    result.stdout.fnmatch_lines(["FAILED tests/test_it.py::test_it?savepoints? - Failed: Refused*"])
 
 
 def test_settings_of_a_transaction_end_with_it(project: Project) -> None:

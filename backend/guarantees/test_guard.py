@@ -13,7 +13,11 @@ BYPASSES = {
     "the app's engine": "async with engine.connect(): pass",
     "an engine of its own": "async with create_async_engine(URL).connect(): pass",
     "the test's own server": "async with create_async_engine(SERVER).connect(): pass",
+    "a synchronous engine": "sa.create_engine('sqlite://').connect()",
     "a session without a fixture": "async with SessionLocal() as s: await s.connection()",
+    "the driver itself": "await asyncpg.connect(DSN)",
+    "a function of the driver": "await connect(DSN)",
+    "a pool of the driver": "async with asyncpg.create_pool(DSN): pass",
 }
 
 
@@ -23,10 +27,14 @@ def test_a_bypass_fails_at_its_line_and_names_the_fix(project: Project, line: st
         "tests/test_it.py",
         f"""
 import os
+import asyncpg
+import sqlalchemy as sa
+from asyncpg import connect
 from sqlalchemy.ext.asyncio import create_async_engine
 from app.db import SessionLocal, engine
 URL = "postgresql+asyncpg://somebody:s3cret@127.0.0.1:1/production"
 SERVER = os.environ["TEST_DATABASE_URL"]
+DSN = SERVER.replace("+asyncpg", "")
 
 async def test_it():
     try:
@@ -39,9 +47,30 @@ async def test_it():
     result = project.run()
 
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*test_it.py:*", "*Failed: Refused to connect to database*"])
+    result.stdout.fnmatch_lines(["*test_it.py:*", "*Failed: Refused: a connection *"])
     result.stdout.fnmatch_lines(["*SESSION_FACTORIES*"])
     result.stdout.no_fnmatch_line("*s3cret@*Refused*")
+
+
+def test_the_engine_of_the_tests_is_of_no_use_outside_a_test(project: Project) -> None:
+    project.write(
+        "tests/test_it.py",
+        """
+import sqlalchemy as sa
+
+async def test_without_a_transaction(engine, transactions):
+    async with engine.connect() as connection:
+        await connection.execute(sa.text("CREATE TABLE trace ()"))
+
+async def test_the_next_test_finds_no_trace(db):
+    assert await db.scalar(sa.text("SELECT to_regclass('trace')")) is None
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["E * Refused: a statement outside the transaction of a test.*"])
 
 
 def test_the_named_database_and_a_look_alike_stay_as_they_were(

@@ -1,7 +1,9 @@
-"""Promise 10: one line of the header says which server and schema the tests run on."""
+"""Promise 10: a line at the start says which server and schema, one at the end what was special."""
 
 import re
 import secrets
+
+import pytest
 
 from guarantees.conftest import Project
 
@@ -25,3 +27,30 @@ def test_the_header_tells_a_new_schema_from_a_known_one(project: Project) -> Non
         for result in (first, second)
     ]
     assert states == [["built"], ["cached"]]
+
+
+@pytest.mark.parametrize("arguments", [[], ["-n", "2"]], ids=["serial", "parallel"])
+def test_the_end_tells_what_was_cloned_and_refused(project: Project, arguments: list[str]) -> None:
+    project.write(
+        "tests/test_it.py",
+        """
+import pytest
+from app.db import engine
+
+async def test_ordinary(db): pass
+
+@pytest.mark.fresh_database
+async def test_1_fresh(db): pass
+
+@pytest.mark.fresh_database
+async def test_2_fresh(db): pass
+
+async def test_refused(db):
+    async with engine.connect(): pass
+""",
+    )
+
+    result = project.run(*arguments)
+
+    result.assert_outcomes(passed=3, failed=1)
+    result.stdout.fnmatch_lines(["database: 2 tests on a new one, 1 refused"])
