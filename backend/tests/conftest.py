@@ -294,7 +294,15 @@ def open_engine(url: sa.URL, **options: Any) -> AsyncEngine:
     """Make an engine that the guard lets connect."""
     engine = make_engine(url, **options)
     TRUSTED.add(engine.dialect)
+    sa.event.listen(engine.sync_engine, "handle_error", explain)
     return engine
+
+
+def explain(context: sa.ExceptionContext) -> None:
+    """Fail with the way out where the server has too few connections."""
+    if getattr(context.original_exception, "sqlstate", None) == "53300":  # too_many_connections
+        problem = "PostgreSQL has no connection left. A worker needs 2, a fresh database more."
+        pytest.fail(f"{problem}\nTo mend it: lower -n, or raise max_connections", pytrace=False)
 
 
 @asynccontextmanager
@@ -325,7 +333,7 @@ async def check_access(admin: AsyncEngine) -> None:
             fix = f"as a superuser: ALTER ROLE {role.rolname} CREATEDB"
     except TimeoutError:
         problem = f"no answer within {PATIENCE} s"
-    except Exception as error:  # noqa: BLE001 - each driver raises exceptions of its own
+    except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - a driver raises its own
         problem = str(getattr(error, "orig", error))
     where = f"{admin.url.host}:{admin.url.port or 5432}"
     raise refusal(f"PostgreSQL at {where} cannot be used: {problem}", fix)
