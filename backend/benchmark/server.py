@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -17,8 +18,24 @@ DEMO_DATABASE = "fastapi_conftest_demo"
 
 
 def server_url() -> URL:
-    """Return the server of TEST_DATABASE_URL, or start the embedded one as the conftest does."""
-    return conftest.server_url()
+    """Return the server of TEST_DATABASE_URL, or start the embedded one as the conftest does.
+
+    One that cannot be used ends the program, with the conftest's message.
+    """
+    try:
+        url = conftest.server_url()
+        asyncio.run(_check(url))
+    except pytest.UsageError as error:
+        sys.exit(f"ERROR: {error}")
+    return url
+
+
+async def _check(url: URL) -> None:
+    engine = create_async_engine(url)
+    try:
+        await conftest.check_access(engine)
+    finally:
+        await engine.dispose()
 
 
 async def create_database(server: URL, name: str) -> URL:
