@@ -206,6 +206,7 @@ def prepared(config: pytest.Config) -> Server:
 
 def refuse(problem: str, advice: str = FRESH) -> NoReturn:
     """Fail the test at this line, where it could differ from production or reach another test."""
+    __tracebackhide__ = True
     pytest.fail(f"Refused: {problem}\n{advice}")
 
 
