@@ -2,14 +2,21 @@
 
 `make isolation` prints a table. The cost is that of what `db_transaction` does for each test, over
 12 and 200 tables, empty and with 100,000 committed rows; fixtures' own overhead is not in it.
+Beneath it stands what a test marked `fresh_database` costs more than one without.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import secrets
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from statistics import median
 
 import asyncpg
@@ -22,7 +29,18 @@ from sqlalchemy.pool import StaticPool
 from benchmark.server import create_database, drop_database, server_url
 from tests import conftest
 
+BACKEND = Path(__file__).resolve().parent.parent
 TESTS = 1_000
+MARKED = """
+import pytest
+
+@pytest.mark.parametrize("number", range(10))
+async def test_ordinary(db, number): pass
+
+@pytest.mark.fresh_database
+@pytest.mark.parametrize("number", range(10))
+async def test_fresh(db, number): pass
+"""
 SETTINGS = [(12, 0), (200, 0), (12, 100_000)]
 
 
@@ -70,6 +88,35 @@ async def measure(url: str, tables: int, rows: int) -> tuple[float, float]:
     return figures
 
 
+def cost_of_the_marker() -> float:
+    """Return the milliseconds that `fresh_database` adds to a test, by the median of 10."""
+    with tempfile.TemporaryDirectory() as folder:
+        tests, record = Path(folder, "test_marked.py"), Path(folder, "record.jsonl")
+        tests.write_text(MARKED, encoding="utf-8")
+        plugins = ["-p", "tests.conftest", "-p", "conftest_recorder", "-p", "no:cacheprovider"]
+        plugins += ["-o", "asyncio_default_fixture_loop_scope=session"]
+        subprocess.run(  # noqa: S603 - our own command
+            [sys.executable, "-m", "pytest", "--rootdir", folder, *plugins, str(tests)],
+            env={
+                **os.environ,
+                "PYTHONPATH": f"{BACKEND}{os.pathsep}{BACKEND / 'benchmark' / 'plugins'}",
+                "RECORDER_FILE": str(record),
+            },
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        tests_run = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
+    fresh, ordinary = (
+        median(
+            float(test["setup"] + test["call"] + test["teardown"])
+            for test in tests_run
+            if name in test.get("test", "")
+        )
+        for name in ("test_fresh", "test_ordinary")
+    )
+    return (fresh - ordinary) * 1000
+
+
 def main() -> None:
     """Measure and print."""
     server = server_url()
@@ -83,6 +130,7 @@ def main() -> None:
             asyncio.run(drop_database(server, name))
         table.add_row(str(tables), f"{rows:,}", f"{bare:.3f}", f"{ours:.3f}", f"{ours / bare:.1f}")
     Console().print(table)
+    Console().print(f"A test marked fresh_database costs {cost_of_the_marker():.0f} ms more.")
 
 
 if __name__ == "__main__":
