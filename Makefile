@@ -11,6 +11,8 @@ N ?= auto
 
 BIN := .venv/bin
 READY := .venv/.ready
+LOCK := --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
+	--custom-compile-command "make lock" --upgrade
 export PYTHONPATH := backend
 # Images often set it; without the cache every run would compile every test again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -18,11 +20,15 @@ unexport PYTHONDONTWRITEBYTECODE
 ##@ Tests
 
 .PHONY: test
-test: test-backend guarantees ## All tests: the reference suite and the guarantees
+test: test-backend guarantees shapes ## All tests: the reference suite, the guarantees, other shapes
 
 .PHONY: guarantees
 guarantees: $(READY) ## The tests of the conftest itself, each in a project of its own
-	$(BIN)/pytest backend/guarantees -n $(N) $(ARGS)
+	$(BIN)/pytest backend/guarantees --ignore backend/guarantees/test_drop_in.py -n $(N) $(ARGS)
+
+.PHONY: shapes
+shapes: .venv-shapes/.ready ## The conftest in projects of other shapes, in an environment of their own
+	.venv-shapes/bin/pytest backend/guarantees/test_drop_in.py -n $(N) $(ARGS)
 
 .PHONY: test-backend
 test-backend: $(READY) ## The reference suite, in one process
@@ -99,12 +105,12 @@ setup: $(READY) ## Install the pinned packages into .venv (every other target do
 
 .PHONY: lock
 lock: ## Pin the newest packages that pyproject.toml allows (needs uv)
-	uv pip compile pyproject.toml --group dev --universal --generate-hashes --python-version 3.11 \
-		--no-emit-index-url --custom-compile-command "make lock" --upgrade -o requirements.lock
+	uv pip compile pyproject.toml --group dev $(LOCK) -o requirements.lock
+	uv pip compile pyproject.toml --group shapes $(LOCK) -o requirements-shapes.lock
 
 .PHONY: clean
 clean: ## Remove .venv and every cache of this checkout
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-* .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: help
@@ -113,14 +119,21 @@ help: ## This text
 		/^##@/ {printf "\n%s\n", substr($$0, 5)} \
 		/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(READY): requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "Python 3.11 or newer is needed; type: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
-	if command -v uv >/dev/null; then \
-		uv venv --quiet --clear --python $(PYTHON) .venv && \
-		uv pip install --quiet --compile-bytecode --python .venv/bin/python --require-hashes -r requirements.lock; \
-	else \
-		$(PYTHON) -m venv --clear .venv && \
-		$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock; \
-	fi
-	@touch $@
+define INSTALL
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo "Python 3.11 or newer is needed; type: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
+if command -v uv >/dev/null; then \
+	uv venv --quiet --clear --python $(PYTHON) $(@D) && \
+	uv pip install --quiet --compile-bytecode --python $(@D)/bin/python --require-hashes -r $<; \
+else \
+	$(PYTHON) -m venv --clear $(@D) && \
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<; \
+fi
+@touch $@
+endef
+
+# Each environment from its lock file, by uv where it is installed, else by venv and pip.
+.venv/.ready: requirements.lock
+	$(INSTALL)
+.venv-%/.ready: requirements-%.lock
+	$(INSTALL)

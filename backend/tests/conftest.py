@@ -161,6 +161,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config._inicache[name] = "session"  # noqa: SLF001 - pytest has no public way to set an ini
     marker = "fresh_database: a database of the test's own, with real connections and real commits"
     config.addinivalue_line("markers", marker)
+    if config.pluginmanager.unregister(name="anyio"):  # it would run its tests on other loops
+        config.addinivalue_line("markers", "anyio: a test like any other")
 
 
 @pytest.hookimpl(tryfirst=True)
