@@ -95,8 +95,12 @@ fix: $(READY) ## Mend what lint can mend by itself
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+.PHONY: docs-check
+docs-check: $(READY) ## Links, anchors, commands and code of README and docs
+	$(BIN)/pytest backend/guarantees/test_docs.py $(ARGS)
+
 .PHONY: check
-check: lint test ## What CI runs: lint, types, all tests
+check: lint test ## What CI runs: lint, types, all tests (docs-check is one of the guarantees)
 
 ##@ Housekeeping
 

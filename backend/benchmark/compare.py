@@ -73,25 +73,35 @@ def importable(conftest: Path) -> tuple[str, Path]:
     return ".".join(parts), folder
 
 
-def command(strategy: Strategy, tests: Path) -> list[str]:
+def command(strategy: Strategy, tests: Path, python: Path) -> list[str]:
     """Return the pytest command of a strategy."""
     name, _ = importable(strategy.conftest)
     workers = ["-n", str(strategy.workers)] if strategy.workers else []
     plugins = ["--noconftest", "-p", name, "-p", "conftest_recorder"]
-    return [sys.executable, "-m", "pytest", *plugins, *workers, "-q", "--no-header", str(tests)]
+    options = ["-q", "--no-header", str(tests.resolve())]
+    return [str(python.absolute()), "-m", "pytest", *plugins, *workers, *options]
 
 
 def environment(strategy: Strategy, record: Path) -> dict[str, str]:
     """Return the variables of a strategy's process."""
-    paths = [str(importable(strategy.conftest)[1]), str(PLUGINS), os.environ.get("PYTHONPATH", "")]
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    others = [path for path in given if path and Path(path).resolve() != BACKEND]
+    paths = [str(importable(strategy.conftest)[1]), str(PLUGINS), *others]
     return {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "PYTHONPATH": os.pathsep.join(paths),
         "RECORDER_FILE": str(record),
     }
 
 
-def run(strategy: Strategy, tests: Path, progress: Progress, task: TaskID) -> Run:
+def root(tests: Path) -> Path:
+    """Return the folder from which a project runs its tests: the one of its pytest settings."""
+    above = tests.resolve().parents
+    settings = ("pyproject.toml", "pytest.ini", "setup.cfg", "tox.ini")
+    return next((each for each in above if any((each / n).exists() for n in settings)), above[0])
+
+
+def run(strategy: Strategy, tests: Path, python: Path, progress: Progress, task: TaskID) -> Run:
     """Run the tests once under a strategy, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         record, output = Path(folder, "record.jsonl"), Path(folder, "output.txt")
@@ -99,7 +109,8 @@ def run(strategy: Strategy, tests: Path, progress: Progress, task: TaskID) -> Ru
         started = time.perf_counter()
         with output.open("w") as stdout:
             process = subprocess.Popen(  # noqa: S603 - our own command
-                command(strategy, tests),
+                command(strategy, tests, python),
+                cwd=root(tests),
                 env=environment(strategy, record),
                 stdout=stdout,
                 stderr=subprocess.STDOUT,
@@ -214,7 +225,7 @@ def show(result: dict[str, Any], console: Console) -> None:
 
 
 def compare(
-    strategies: list[Strategy], tests: Path, rounds: int, console: Console
+    strategies: list[Strategy], given: argparse.Namespace, console: Console
 ) -> tuple[dict[Strategy, list[Run]], str, int]:
     """Run all strategies in interleaved rounds; return the runs, and how and why they ended."""
     runs: dict[Strategy, list[Run]] = {strategy: [] for strategy in strategies}
@@ -227,11 +238,11 @@ def compare(
     )
     with Progress(*columns, console=console, transient=True) as progress:
         try:
-            for number in range(1, rounds + 1):
+            for number in range(1, given.rounds + 1):
                 for strategy in strategies:
-                    title = f"round {number}/{rounds}: {strategy.name}"
+                    title = f"round {number}/{given.rounds}: {strategy.name}"
                     task = progress.add_task(title, total=len(wanted) if wanted else None)
-                    result = run(strategy, tests, progress, task)
+                    result = run(strategy, given.tests, given.python, progress, task)
                     check(strategy, result, wanted)
                     wanted = result.passed
                     runs[strategy].append(result)
@@ -249,11 +260,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("tests", nargs="?", type=Path, default=BACKEND / "tests")
     parser.add_argument("--before", type=Path, default=BACKEND / "benchmark" / "before.py")
     parser.add_argument("--after", type=Path, default=BACKEND / "tests" / "conftest.py")
+    parser.add_argument(
+        "--python", type=Path, default=sys.executable, help="the interpreter that has the project"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="runs of each strategy (3)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 2, help="of parallel")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
     given = parser.parse_args()
-    for path in (given.tests, given.before, given.after):
+    for path in (given.tests, given.before, given.after, given.python):
         if not path.exists():
             parser.error(f"{path} does not exist")
     if given.rounds < 1 or given.workers < 1:
@@ -273,7 +287,7 @@ def main() -> int:
         Strategy("after", given.after),
         Strategy("parallel", given.after, given.workers),
     ]
-    runs, problem, status = compare(strategies, given.tests, given.rounds, console)
+    runs, problem, status = compare(strategies, given, console)
     if any(runs.values()):
         result = summary(runs)
         show(result, console)

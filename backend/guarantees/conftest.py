@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -156,6 +157,12 @@ class Project:
 def project(pytester: pytest.Pytester, database: Database) -> Project:
     """A new project on the developer's server."""
     return Project(pytester, database)
+
+
+def code(page: Path, language: str) -> list[str]:
+    """Return the code blocks of a language on a page of the docs."""
+    blocks = rf"^```{language}\n(.*?)^```$"
+    return re.findall(blocks, page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
 def database_name(url: str) -> str:

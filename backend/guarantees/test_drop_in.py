@@ -11,13 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from guarantees.conftest import HERE, REAL_CONFTEST, Project
+from guarantees.conftest import HERE, REAL_CONFTEST, Project, code
 
 LINE = "# Nothing below this line needs editing.\n"
 DOCS = HERE.parent.parent / "docs" / "adopting.md"
 IMPORTS = """from app.db import Base, SessionLocal
 from app.main import app as application
 """
+SCHEMA = '''SCHEMA_FILES: list[Path] = []
+
+
+def create_schema(connection: sa.Connection) -> None:
+    """Create everything that a new, empty database needs."""
+    METADATA.create_all(connection)
+'''
 HASHING = (
     "security.password_hasher = PasswordHash((Argon2Hasher(time_cost=1, memory_cost=8, "
     "parallelism=1),))\n"
@@ -47,11 +54,7 @@ SHAPES: dict[str, tuple[int, dict[str, str]]] = {
         3,
         {
             "# isort: split\n": "# isort: split\nimport alembic.command\nimport alembic.config\n",
-            "SCHEMA_FILES: list[Path] = []\n": "ROOT = Path(__file__).parent.parent\n"
-            'SCHEMA_FILES = [*ROOT.glob("migrations/**/*.py")]\n',
-            "    METADATA.create_all(connection)\n": '    config = alembic.config.Config(ROOT / "'
-            'alembic.ini")\n    config.attributes["connection"] = connection\n'
-            '    alembic.command.upgrade(config, "head")\n',
+            SCHEMA: code(DOCS, "python")[1],
         },
     ),
     "psycopg": (6, {'DRIVER = "postgresql+asyncpg"\n': 'DRIVER = "postgresql+psycopg"\n'}),
