@@ -162,6 +162,33 @@ async def test_read_by_a_session_begun_later(get_db_session, of_test):
     assert str(result.stdout).count(ADVICE.strip("*")) == 2
 
 
+def test_a_request_that_a_middleware_runs_in_a_task_of_its_own_is_refused_at_once(
+    project: Project,
+) -> None:
+    write(
+        project,
+        """
+from starlette.middleware.base import BaseHTTPMiddleware
+
+async def pass_on(request, call_next):
+    return await call_next(request)
+
+app.add_middleware(BaseHTTPMiddleware, dispatch=pass_on)
+
+async def test_it(client, db):
+    db.add(User(email="ada"))
+    await db.flush()
+    await client.get("/users/count")
+""",
+    )
+
+    result = project.run("-k", "savepoints")
+
+    # Not after a wait for the test's own commit, as between tasks that do not wait for each other.
+    result.assert_outcomes(failed=1, deselected=1)
+    result.stdout.fnmatch_lines([f"*{UNCOMMITTED}*", ADVICE])
+
+
 def test_a_session_that_only_reads_neither_loses_nor_sees_the_others_changes(
     project: Project,
 ) -> None:

@@ -17,8 +17,17 @@ from app.models import User
 # The start of a heading, and a test that ends in that error.
 ERRORS = {
     "got Future": """
+@pytest.mark.fresh_database
 @pytest.mark.asyncio(loop_scope="function")
 async def test_it(client): await client.get("/users/count")
+""",
+    "Refused: a statement on another event loop": """
+from starlette.testclient import TestClient
+
+def test_it(app): TestClient(app).get("/users/count")
+
+@pytest.mark.asyncio(loop_scope="function")
+async def test_with_a_scope(client): await client.get("/users/count")
 """,
     "cannot perform operation": """
 async def test_it(db_transaction):

@@ -559,6 +559,7 @@ class Transactions:
         mine = connection.connection
         self.shared, self.checked_out = mine.dbapi_connection, [mine]
         self.savepoint = self.spent = False
+        self.loop = asyncio.get_running_loop()
 
     def end(self, connection: sa.Connection) -> None:
         """Roll back all that the test did."""
@@ -592,6 +593,12 @@ class Transactions:
             refuse(
                 "a statement outside the transaction of a test.",
                 "The test has lost its connection, or uses none of db, client, get_db_session.",
+            )
+        if asyncio.get_running_loop() is not self.loop:
+            refuse(
+                "a statement on another event loop than that of the test's connection.",
+                "TestClient brings a loop of its own: use the fixture client instead. On a test or "
+                'a fixture leave out loop_scope="function".',
             )
         if ENDS.match(statement):
             refuse("this would end the transaction of the test. Commit a session instead.")
