@@ -46,6 +46,11 @@ test-before: $(READY) ## The same tests under the old conftest: drop and create 
 test-random: $(READY) ## The reference suite in random order; repeat one with SEED=the number it printed
 	$(BIN)/pytest backend/tests --random-order $(if $(SEED),--random-order-seed=$(SEED)) $(ARGS)
 
+.PHONY: test-lowest
+test-lowest: .venv-lowest/.ready ## The suite and the guarantees on the lowest versions of pyproject.toml
+	.venv-lowest/bin/pytest backend/tests $(ARGS)
+	.venv-lowest/bin/pytest backend/guarantees --ignore backend/guarantees/test_drop_in.py -n $(N) $(ARGS)
+
 ##@ Comparison
 
 .PHONY: compare
@@ -111,6 +116,8 @@ setup: $(READY) ## Install the pinned packages into .venv (every other target do
 lock: ## Pin the newest packages that pyproject.toml allows (needs uv)
 	uv pip compile pyproject.toml --group dev $(LOCK) -o requirements.lock
 	uv pip compile pyproject.toml --group shapes $(LOCK) -o requirements-shapes.lock
+	uv pip compile pyproject.toml --group test --group benchmark $(LOCK) --resolution lowest-direct \
+		-o requirements-lowest.lock
 
 .PHONY: clean
 clean: ## Remove .venv and every cache of this checkout

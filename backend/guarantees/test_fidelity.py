@@ -56,7 +56,7 @@ async def test_it(client, db):
     db.add(User(email="ada"))
     await db.commit()
     assert (await client.post("/retry")).status_code == 200
-    assert (await client.post("/users/second")).json() == {"detail": "UniqueViolationError"}
+    assert (await client.post("/users/second")).json() == {"detail": "23505"}
     assert (await client.post("/users/third")).status_code == 200
     assert await emails(db) == ["ada", "kept", "second", "third"]
 """,

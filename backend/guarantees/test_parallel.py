@@ -51,5 +51,5 @@ def test_two_runs_at_once_with_different_schemas_both_pass(project: Project) -> 
 
     outputs = [process.communicate(timeout=60)[0] for process in (first, second)]
 
-    assert [("9 passed" in output) for output in outputs] == [True, True]
+    assert [("9 passed" in output) for output in outputs] == [True, True], outputs
     assert len(set.union(*map(databases, outputs))) == 3

@@ -297,13 +297,18 @@ def open_engine(url: sa.URL, **options: Any) -> AsyncEngine:
     """Make an engine that the guard lets connect."""
     engine = make_engine(url, **options)
     TRUSTED.add(engine.dialect)
-    sa.event.listen(engine.sync_engine, "handle_error", explain)
+    connect = functools.partial(connect_or_explain, engine.dialect.connect)
+    setattr(engine.dialect, "connect", connect)  # noqa: B010 - mypy allows no other way
     return engine
 
 
-def explain(context: sa.ExceptionContext) -> None:
-    """Fail with the way out where the server has too few connections."""
-    if getattr(context.original_exception, "sqlstate", None) == "53300":  # too_many_connections
+def connect_or_explain(connect: Callable[..., Any], *arguments: Any, **to: Any) -> Any:
+    """Connect; say what to do where the server has too few connections."""
+    try:
+        return connect(*arguments, **to)
+    except Exception as error:
+        if getattr(error, "sqlstate", None) != "53300":  # too_many_connections
+            raise
         problem = "PostgreSQL has no connection left. A worker needs 2, a fresh database more."
         pytest.fail(f"{problem}\nTo mend it: lower -n, or raise max_connections", pytrace=False)
 

@@ -28,7 +28,7 @@ async def create_user(email: str, db: Db, desk: int | None = None) -> str:
         await db.commit()
     except IntegrityError as error:
         await db.rollback()
-        raise HTTPException(409, detail=type(error.orig).__name__) from error
+        raise HTTPException(409, detail=error.orig.sqlstate) from error
     return email
 
 
