@@ -1,14 +1,18 @@
 """The comparison on other people's projects: their tests, under their old conftest and the new."""
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
-from guarantees.conftest import HERE, Project
+from benchmark.server import create_database, drop_database
+from guarantees.conftest import HERE, Database, Project
 
 OLD = """
 import os
@@ -43,6 +47,16 @@ async def test_it(client, number):
 """
 
 
+@pytest.fixture(autouse=True)
+def old_database(project: Project, database: Database) -> Iterator[None]:
+    """The database of the old conftest; autouse, because every comparison needs it."""
+    server, name = make_url(database.url), f"old_{os.getpid()}"
+    url = asyncio.run(create_database(server, name))
+    project.environment["OLD_URL"] = url.render_as_string(hide_password=False)
+    yield
+    asyncio.run(drop_database(server, name))
+
+
 def compare(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the comparison on a project that is not ours, from our own folder."""
     project.write("pytest.ini", "[pytest]\nasyncio_mode = auto\n")
@@ -68,7 +82,6 @@ def compare(project: Project, *arguments: str) -> subprocess.CompletedProcess[st
         env={
             **os.environ,
             **project.environment,
-            "OLD_URL": project.environment["TEST_DATABASE_URL"],
             "PYTHONPATH": str(HERE.parent),
         },
         capture_output=True,
