@@ -349,7 +349,7 @@ async def leak(name):
     session = SessionLocal()
     session.add(User(email=name))
     await session.commit()
-    await emails(session)
+    await session.scalar(sa.select(1))  # holds its connection
 
 async def test_it(get_db_session, db):
     await leak("ada")

@@ -248,24 +248,64 @@ async def test_2_finds_none_of_it(db):
     result.assert_outcomes(passed=3)
 
 
-def test_advisory_locks_and_prepared_statements_are_gone(project: Project) -> None:
+def test_advisory_locks_are_gone(project: Project) -> None:
     write(
         project,
         """
 TAKEN = sa.text("SELECT objid::int FROM pg_locks WHERE locktype = 'advisory' AND classid = 0"
                 " AND pid = pg_backend_pid()")
-PREPARED = sa.text("SELECT name FROM pg_prepared_statements WHERE from_sql")
 
 async def test_1_leaves_what_no_rollback_undoes(db):
     await db.execute(sa.text("SELECT pg_advisory_lock(77), pg_advisory_lock_shared(78)"))
-    await db.execute(sa.text('PREPARE "my plan" AS SELECT 1'))
     await db.commit()
     assert len((await db.scalars(TAKEN)).all()) == 2
-    assert (await db.scalars(PREPARED)).all() == ["my plan"]
 
 async def test_2_finds_none_of_it(db):
     assert (await db.scalars(TAKEN)).all() == []
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+
+
+def test_prepared_statements_are_gone(project: Project) -> None:
+    write(
+        project,
+        """
+PREPARED = sa.text("SELECT name FROM pg_prepared_statements WHERE from_sql")
+
+async def test_1_leaves_what_no_rollback_undoes(db):
+    await db.execute(sa.text('PREPARE "my plan" AS SELECT 1'))
+    await db.commit()
+    assert (await db.scalars(PREPARED)).all() == ["my plan"]
+
+async def test_2_finds_none_of_it(db):
     assert (await db.scalars(PREPARED)).all() == []
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+
+
+def test_overrides_of_dependencies_are_gone(project: Project) -> None:
+    write(
+        project,
+        """
+from app.db import get_db
+
+class Broken:
+    async def scalar(self, statement): return 99
+
+async def test_1_overrides(app, client):
+    app.dependency_overrides[get_db] = Broken
+    assert (await client.get("/users/count")).json() == 99
+
+async def test_2_finds_no_override(client):
+    assert (await client.get("/users/count")).json() == 0
 """,
     )
 
