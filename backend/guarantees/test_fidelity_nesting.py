@@ -352,7 +352,9 @@ async def leak(name):
     await session.scalar(sa.select(1))  # holds its connection
 
 async def test_it(get_db_session, db):
+    await db.scalar(sa.select(1))  # before the other, whose connection is then the newest
     await leak("ada")
+    await db.scalar(sa.select(1))
     gc.collect()
     assert await emails(db) == ["ada"]
     await leak("grace")
