@@ -160,6 +160,15 @@ def project(pytester: pytest.Pytester, database: Database) -> Project:
     return Project(pytester, database)
 
 
+@pytest.fixture
+def spare_database(database: Database) -> Iterator[str]:
+    """The URL of an empty database, for what creates tables in the database that it is given."""
+    server, name = make_url(database.url), f"spare_{os.getpid()}"
+    url = asyncio.run(create_database(server, name))
+    yield url.render_as_string(hide_password=False)
+    asyncio.run(drop_database(server, name))
+
+
 def code(page: Path, language: str) -> list[str]:
     """Return the code blocks of a language on a page of the docs."""
     blocks = rf"^```{language}\n(.*?)^```$"

@@ -1,18 +1,14 @@
 """The comparison on other people's projects: their tests, under their old conftest and the new."""
 
-import asyncio
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import make_url
 
-from benchmark.server import create_database, drop_database
-from guarantees.conftest import HERE, Database, Project
+from guarantees.conftest import HERE, Project
 
 OLD = """
 import os
@@ -48,13 +44,9 @@ async def test_it(client, number):
 
 
 @pytest.fixture(autouse=True)
-def old_database(project: Project, database: Database) -> Iterator[None]:
+def old_database(project: Project, spare_database: str) -> None:
     """The database of the old conftest; autouse, because every comparison needs it."""
-    server, name = make_url(database.url), f"old_{os.getpid()}"
-    url = asyncio.run(create_database(server, name))
-    project.environment["OLD_URL"] = url.render_as_string(hide_password=False)
-    yield
-    asyncio.run(drop_database(server, name))
+    project.environment["OLD_URL"] = spare_database
 
 
 def compare(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:

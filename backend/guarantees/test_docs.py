@@ -61,10 +61,11 @@ def test_the_alembic_recipe_is_that_of_the_tested_shape() -> None:
     assert env in text(HERE / "shapes" / "alembic" / "migrations" / "env.py")
 
 
-def test_the_bare_pattern_works(project: Project) -> None:
-    url = project.environment["TEST_DATABASE_URL"]
+def test_the_bare_pattern_works(project: Project, spare_database: str) -> None:
     (pattern,) = code(ROOT / "docs" / "how-it-works.md", "python")
-    project.write("tests/conftest.py", pattern.replace("postgresql+asyncpg://localhost/test", url))
+    project.write(
+        "tests/conftest.py", pattern.replace("postgresql+asyncpg://localhost/test", spare_database)
+    )
     project.write(
         "tests/test_it.py",
         """
