@@ -61,6 +61,15 @@ def test_the_alembic_recipe_is_that_of_the_tested_shape() -> None:
     assert env in text(HERE / "shapes" / "alembic" / "migrations" / "env.py")
 
 
+def test_what_to_install_is_what_the_conftest_needs() -> None:
+    install, *_ = code(ROOT / "docs" / "adopting.md", "bash")
+    bounds = re.findall(r"([a-z-]+)(?:\[\w+\])?>=([\d.]+)", install)
+    stated = dict(re.findall(r'"([a-z-]+)(?:\[\w+\])?>=([\d.]+)"', text(ROOT / "pyproject.toml")))
+
+    assert [(name, stated[name]) for name, _ in bounds] == bounds
+    assert {"pytest", "pytest-asyncio", "httpx"} <= set(install.split())
+
+
 def test_the_bare_pattern_works(project: Project, spare_database: str) -> None:
     (pattern,) = code(ROOT / "docs" / "how-it-works.md", "python")
     project.write(

@@ -2,10 +2,9 @@
 
 Once a schema:  a sealed template database; a changed model or migration builds a new one
 Once a process: new_database -> engine (on a clone of the template) -> roles
-Once a test:    db_transaction -> get_db_session -> db              (arrange and assert)
-                               -> override_get_db -> app -> client  (anonymous requests)
-                                                      -> client_factory(user)
-                               -> regular_user, admin_user, ...
+Once a test:    db_transaction -> override_get_db -> get_db_session -> db (arrange and assert)
+                                                  -> app -> client_factory(user), client
+                                                  -> regular_user, admin_user, ...
 
 Whatever a test commits, through the app or through `db`, is a savepoint inside the transaction of
 `db_transaction`, and gone when the test ends. @pytest.mark.fresh_database gives a test a database
@@ -96,9 +95,10 @@ PREFIX = "fastapi_conftest"
 # unmarked; and nothing without this limit is ever dropped.
 MARK = 1_000_271
 LOCK = 1_000_271  # first key of our advisory locks; the second names a process, or 0 the builder
-PATIENCE = 20  # seconds to wait for the server, or for another request of the same test
+PATIENCE = 20  # seconds to wait for the server, or for another session of the same test
 EXAMPLE_URL = f"{DRIVER}://user:password@host:5432/database"
 VOLATILE = "fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n"
+# What others must not meet before the commit. SELECT ... FOR UPDATE is found by its UPDATE.
 WRITE = re.compile(
     r"\b(INSERT|UPDATE|DELETE|MERGE|CREATE|ALTER|DROP|TRUNCATE|COPY|CALL|DO|LOCK|SAVEPOINT|SET|"
     r"set_config|pg_\w*advisory\w*)\b",
