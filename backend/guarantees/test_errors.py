@@ -61,8 +61,8 @@ def test_a_role_that_may_not_create_databases_is_told_what_it_needs(
     project: Project, database: Database
 ) -> None:
     database.query("DROP ROLE IF EXISTS limited")
-    database.query("CREATE ROLE limited LOGIN")
-    url = make_url(database.url).set(username="limited")
+    database.query("CREATE ROLE limited LOGIN PASSWORD 'limited'")
+    url = make_url(database.url).set(username="limited", password="limited")  # noqa: S106 - of this test alone
     project.environment["TEST_DATABASE_URL"] = url.render_as_string(hide_password=False)
 
     check(project.run(), "role limited may not create databases", "ALTER ROLE limited CREATEDB")

@@ -235,7 +235,7 @@ async def prepare(*, rebuild: bool) -> Server:
             template = template or await build_template(connection, url, key, wanted)
             version: str = await connection.scalar(sa.text("SHOW server_version"))
     where = url.host or url.query.get("host")
-    header = f"database: PostgreSQL {version.split()[0]} at {where}, schema {state}"
+    header = f"database: PostgreSQL {version.partition(' ')[0]} at {where}, schema {state}"
     header += f", {swept} left-over databases dropped" if swept else ""
     header += f", ready in {(time.perf_counter() - started) * 1000:.0f} ms"
     return Server(url.render_as_string(hide_password=False), template, header)
