@@ -1,4 +1,8 @@
-"""Keyset pagination: pages that stay cheap and stable while rows come and go."""
+"""Keyset pagination: pages that stay cheap, and stable where the keys of the other rows do.
+
+Tasks are paged by their position, which moves when one before them is moved or deleted: a reader
+who pages meanwhile may miss a task.
+"""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Any, Generic, TypeVar

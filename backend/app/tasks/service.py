@@ -44,7 +44,7 @@ async def import_tasks(
     project: Project,
     rows: list[TaskIn],
 ) -> ImportOut:
-    """Create what can be created; a bad row costs the others nothing."""
+    """Create what can be created; a row that breaks a constraint costs the others nothing."""
     project = await lock_writable_project(db, project.id)
     position = await next_position(db, project.id)
     result = ImportOut(created=[], failed=[])
