@@ -1,12 +1,13 @@
 """Builders of rows: plain functions with usable defaults, each committing as a request would."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from datetime import date
 from itertools import count
 from typing import Any
 
 from httpx import AsyncClient
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import lazyload
 
@@ -196,3 +197,15 @@ async def create_job(
     db.add(job)
     await db.commit()
     return job
+
+
+async def wait_for_a_blocked_query(db: AsyncSession) -> None:
+    """Return when some session of this database waits for a lock; fail after 10 seconds."""
+    blocked = text(
+        "SELECT EXISTS (SELECT FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock')"
+    )
+    async with asyncio.timeout(10):
+        while not await db.scalar(blocked):
+            await db.rollback()  # within a transaction the view stands still
+            await asyncio.sleep(0.01)

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 from httpx import AsyncClient
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.models import Job, JobStatus, User
-from tests.factories import ClientFactory, create_job
+from tests.factories import ClientFactory, create_job, wait_for_a_blocked_query
 
 
 @pytest.fixture
@@ -94,3 +94,20 @@ async def test_a_job_that_another_transaction_holds_is_skipped(
         response = await worker.post("/api/jobs/claim")
 
     assert response.json()["id"] == free.id
+
+
+@pytest.mark.fresh_database
+async def test_a_job_that_ends_meanwhile_is_not_completed_again(
+    worker: AsyncClient, db: AsyncSession, get_db_session: async_sessionmaker[AsyncSession]
+) -> None:
+    job = await create_job(db, status=JobStatus.RUNNING)
+    await db.execute(update(Job).where(Job.id == job.id).values(status=JobStatus.DONE))
+
+    completion = asyncio.create_task(worker.post(f"/api/jobs/{job.id}/complete"))
+    async with get_db_session() as other:
+        await wait_for_a_blocked_query(other)
+    await db.commit()
+
+    response = await completion
+    assert response.status_code == 409
+    assert response.json() == {"detail": "the job is done, not running"}

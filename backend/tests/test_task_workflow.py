@@ -1,12 +1,20 @@
 """Tasks that several people change: versions, states, order, bulk import."""
 
+import asyncio
+
 import pytest
 from httpx import AsyncClient
 from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.models import Project, Task, TaskStatus, User
-from tests.factories import ClientFactory, create_project, create_task, create_team
+from tests.factories import (
+    ClientFactory,
+    create_project,
+    create_task,
+    create_team,
+    wait_for_a_blocked_query,
+)
 
 
 @pytest.fixture
@@ -47,6 +55,28 @@ class TestVersion:
         await mine.patch(f"/api/tasks/{task.id}", json={"version": 1, "title": "Late"})
 
         assert await titles_in_order(db) == ["First"]
+
+    @pytest.mark.fresh_database
+    async def test_a_change_that_another_overtakes_is_refused(
+        self,
+        mine: AsyncClient,
+        db: AsyncSession,
+        project: Project,
+        get_db_session: async_sessionmaker[AsyncSession],
+    ) -> None:
+        task = await create_task(db, project=project)
+        task.title = "First"
+        await db.flush()
+
+        change = {"version": 1, "title": "Late"}
+        request = asyncio.create_task(mine.patch(f"/api/tasks/{task.id}", json=change))
+        async with get_db_session() as other:
+            await wait_for_a_blocked_query(other)
+        await db.commit()
+
+        response = await request
+        assert response.status_code == 409
+        assert response.json() == {"detail": "the record has changed since it was read"}
 
     async def test_a_change_has_to_say_what_it_has_read(
         self, mine: AsyncClient, db: AsyncSession, project: Project
