@@ -61,6 +61,18 @@ compare: $(READY) ## The same tests before and after: a table of what the confte
 isolation: $(READY) ## What isolation costs a test, beside bare BEGIN and ROLLBACK
 	$(BIN)/python -m benchmark.isolation
 
+.PHONY: profile
+profile: $(READY) ## Where the time of a suite goes, and what to fix next; any suite: ARGS="TESTS"
+	$(BIN)/python -m benchmark.profile $(ARGS)
+
+.PHONY: benchmark
+benchmark: .venv-charts/.ready .venv-rivals/.ready ## All strategies, rivals, limit and growth: docs/benchmarks
+	.venv-charts/bin/python -m benchmark $(ARGS)
+
+.PHONY: benchmark-rivals
+benchmark-rivals: .venv-charts/.ready .venv-rivals/.ready ## The rivals alone
+	.venv-charts/bin/python -m benchmark rivals $(ARGS)
+
 ##@ Application
 
 .PHONY: run
@@ -116,6 +128,7 @@ setup: $(READY) ## Install the pinned packages into .venv (every other target do
 lock: ## Pin the newest packages that pyproject.toml allows (needs uv)
 	uv pip compile pyproject.toml --group dev $(LOCK) -o requirements.lock
 	uv pip compile pyproject.toml --group shapes $(LOCK) -o requirements-shapes.lock
+	uv pip compile pyproject.toml --group charts $(LOCK) -o requirements-charts.lock
 	uv pip compile pyproject.toml --group test --group benchmark $(LOCK) --resolution lowest-direct \
 		-o requirements-lowest.lock
 

@@ -1,8 +1,9 @@
 """What isolation costs a test, beside the floor: BEGIN and ROLLBACK on the bare driver.
 
-`make isolation` prints a table. The cost is that of what `db_transaction` does for each test, over
-12 and 200 tables, empty and with 100,000 committed rows; fixtures' own overhead is not in it.
-Beneath it stands what a test marked `fresh_database` costs more than one without.
+`make isolation` prints two tables. The first is of what `db_transaction` does for each test, over
+numbers of tables and of committed rows; fixtures' own overhead is not in it. Both columns are
+measured in turn on the same connection, because a round trip takes up to five times as long when
+the operating system has put the two processes on different CPUs. The second is of whole tests.
 """
 
 from __future__ import annotations
@@ -18,42 +19,57 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
-import asyncpg
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 
+from benchmark.runs import BACKEND, PLUGINS
 from benchmark.server import create_database, drop_database, server_url
 from tests import conftest
 
-BACKEND = Path(__file__).resolve().parent.parent
-TESTS = 1_000
-MARKED = """
+REPEATS = 1_000
+SETTINGS = [(12, 0), (50, 0), (200, 0), (12, 10_000), (12, 100_000)]
+KINDS = {
+    "test_empty": "an empty async test",
+    "test_request": "a request without a database",
+    "test_database": "a session on the test's database",
+    "test_fresh": "a session, with the marker fresh_database",
+}
+TESTS = """
 import pytest
+from fastapi import FastAPI
+from httpx import ASGITransport, AsyncClient
 
-@pytest.mark.parametrize("number", range(10))
-async def test_ordinary(db, number): pass
+@pytest.mark.parametrize("number", range(50))
+async def test_empty(number): pass
+
+@pytest.mark.parametrize("number", range(50))
+async def test_request(number):
+    async with AsyncClient(transport=ASGITransport(FastAPI()), base_url="http://test") as client:
+        await client.get("/")
+
+@pytest.mark.parametrize("number", range(50))
+async def test_database(db, number): pass
 
 @pytest.mark.fresh_database
 @pytest.mark.parametrize("number", range(10))
 async def test_fresh(db, number): pass
 """
-SETTINGS = [(12, 0), (200, 0), (12, 100_000)]
 
 
-async def timed(work: Callable[[], Awaitable[object]]) -> float:
-    """Return the median milliseconds of one call."""
-    for _ in range(50):
-        await work()
-    seconds = []
-    for _ in range(TESTS):
-        started = time.perf_counter()
-        await work()
-        seconds.append(time.perf_counter() - started)
-    return median(seconds) * 1000
+async def medians(*works: Callable[[], Awaitable[object]]) -> list[float]:
+    """Return the median milliseconds of one call of each, called in turn."""
+    seconds: list[list[float]] = [[] for _ in works]
+    for _ in range(REPEATS):
+        for work, times in zip(works, seconds, strict=True):
+            started = time.perf_counter()
+            await work()
+            times.append(time.perf_counter() - started)
+    return [median(times) * 1000 for times in seconds]
 
 
 async def fill(engine: AsyncEngine, tables: int, rows: int) -> None:
@@ -65,15 +81,16 @@ async def fill(engine: AsyncEngine, tables: int, rows: int) -> None:
         await connection.execute(text(statement), {"rows": rows})
 
 
-async def measure(url: str, tables: int, rows: int) -> tuple[float, float]:
+async def measure(url: str, tables: int, rows: int) -> list[float]:
     """Return the milliseconds of the bare driver and of the conftest's isolation."""
     engine = create_async_engine(url, poolclass=StaticPool, isolation_level="AUTOCOMMIT")
     await fill(engine, tables, rows)
-    bare = await asyncpg.connect(url.replace("+asyncpg", ""))
+    async with engine.connect() as connection:
+        driver: Any = (await connection.get_raw_connection()).driver_connection
 
-    async def floor() -> None:
-        await bare.execute("BEGIN")
-        await bare.execute("ROLLBACK")
+    async def bare() -> None:
+        await driver.execute("BEGIN")
+        await driver.execute("ROLLBACK")
 
     transactions = conftest.Transactions(engine.sync_engine, check=None)
 
@@ -82,45 +99,15 @@ async def measure(url: str, tables: int, rows: int) -> tuple[float, float]:
             await connection.run_sync(transactions.begin)
             await connection.run_sync(transactions.end)
 
-    figures = await timed(floor), await timed(isolated)
-    await bare.close()
+    figures = await medians(bare, isolated)
     await engine.dispose()
     return figures
 
 
-def cost_of_the_marker() -> float:
-    """Return the milliseconds that `fresh_database` adds to a test, by the median of 10."""
-    with tempfile.TemporaryDirectory() as folder:
-        tests, record = Path(folder, "test_marked.py"), Path(folder, "record.jsonl")
-        tests.write_text(MARKED, encoding="utf-8")
-        plugins = ["-p", "tests.conftest", "-p", "conftest_recorder", "-p", "no:cacheprovider"]
-        plugins += ["-o", "asyncio_default_fixture_loop_scope=session"]
-        subprocess.run(  # noqa: S603 - our own command
-            [sys.executable, "-m", "pytest", "--rootdir", folder, *plugins, str(tests)],
-            env={
-                **os.environ,
-                "PYTHONPATH": f"{BACKEND}{os.pathsep}{BACKEND / 'benchmark' / 'plugins'}",
-                "RECORDER_FILE": str(record),
-            },
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        tests_run = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
-    fresh, ordinary = (
-        median(
-            float(test["setup"] + test["call"] + test["teardown"])
-            for test in tests_run
-            if name in test.get("test", "")
-        )
-        for name in ("test_fresh", "test_ordinary")
-    )
-    return (fresh - ordinary) * 1000
-
-
-def main() -> None:
-    """Measure and print."""
+def isolation() -> list[dict[str, float]]:
+    """Return the cost of isolation in each of the settings, in milliseconds."""
     server = server_url()
-    table = Table("tables", "rows", "bare BEGIN + ROLLBACK, ms", "isolation, ms", "times")
+    found = []
     for tables, rows in SETTINGS:
         name = f"isolation_{secrets.token_hex(4)}"
         url = asyncio.run(create_database(server, name)).render_as_string(hide_password=False)
@@ -128,9 +115,49 @@ def main() -> None:
             bare, ours = asyncio.run(measure(url, tables, rows))
         finally:
             asyncio.run(drop_database(server, name))
-        table.add_row(str(tables), f"{rows:,}", f"{bare:.3f}", f"{ours:.3f}", f"{ours / bare:.1f}")
-    Console().print(table)
-    Console().print(f"A test marked fresh_database costs {cost_of_the_marker():.0f} ms more.")
+        found.append({"tables": tables, "rows": rows, "bare_ms": bare, "isolation_ms": ours})
+    return found
+
+
+def whole_tests() -> dict[str, float]:
+    """Return the median milliseconds of a test of each kind, its set-up and teardown included."""
+    with tempfile.TemporaryDirectory() as folder:
+        tests, record = Path(folder, "test_kinds.py"), Path(folder, "record.jsonl")
+        tests.write_text(TESTS, encoding="utf-8")
+        plugins = ["-p", "tests.conftest", "-p", "conftest_recorder", "-p", "no:cacheprovider"]
+        plugins += ["-o", "asyncio_default_fixture_loop_scope=session"]
+        subprocess.run(  # noqa: S603 - our own command
+            [sys.executable, "-m", "pytest", "--rootdir", folder, *plugins, str(tests)],
+            env={
+                **os.environ,
+                "PYTHONPATH": f"{BACKEND}{os.pathsep}{PLUGINS}",
+                "RECORDER_FILE": str(record),
+            },
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        lines = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
+    return {
+        title: median(
+            (line["setup"] + line["call"] + line["teardown"]) * 1000
+            for line in lines
+            if f"::{name}[" in line.get("test", "")
+        )
+        for name, title in KINDS.items()
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    table = Table("tables", "rows", "bare BEGIN + ROLLBACK, ms", "isolation, ms", "times")
+    for each in isolation():
+        bare, ours = each["bare_ms"], each["isolation_ms"]
+        counts = f"{each['tables']}", f"{each['rows']:,}"
+        table.add_row(*counts, f"{bare:.3f}", f"{ours:.3f}", f"{ours / bare:.1f}")
+    whole = Table("a whole test", "ms")
+    for title, milliseconds in whole_tests().items():
+        whole.add_row(title, f"{milliseconds:.2f}")
+    Console().print(table, whole)
 
 
 if __name__ == "__main__":

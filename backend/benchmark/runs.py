@@ -42,7 +42,7 @@ class Strategy:
     name: str
     plugins: tuple[Path, ...]
     workers: int = 0
-    options: tuple[str, ...] = ()
+    options: tuple[str, ...] = ("--noconftest",)
     python: Path = Path(sys.executable)
     tests: Path = TESTS
 
@@ -81,7 +81,7 @@ def command(strategy: Strategy) -> list[str]:
     workers = [f"-n{strategy.workers}"] * bool(strategy.workers)
     python, tests = str(strategy.python.absolute()), str(strategy.tests.resolve())
     options = [*plugins, *workers, *strategy.options]
-    return [python, "-m", "pytest", "--noconftest", *options, "-q", "--no-header", tests]
+    return [python, "-m", "pytest", *options, "-q", "--no-header", tests]
 
 
 def environment(strategy: Strategy, record: Path) -> dict[str, str]:
@@ -230,6 +230,7 @@ def figures(strategy: Strategy, runs: list[Run]) -> dict[str, Any]:
         "median_s": round(median(walls), 3),
         "ms_per_test": round(median(walls) * 1000 / tests, 2),
         "fixture_share": round(median(shares), 3),
+        "fixtures_ms": round(median(run.fixtures_s for run in runs) * 1000 / tests, 2),
         "ddl": counters.get("ddl", 0),
         "connections": counters.get("connections", 0),
     }

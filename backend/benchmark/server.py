@@ -61,6 +61,17 @@ async def drop_database(server: URL, name: str) -> None:
         await admin.dispose()
 
 
+async def server_version(server: URL) -> str:
+    """Return the version of PostgreSQL, such as 18.1."""
+    engine = create_async_engine(server)
+    try:
+        async with engine.connect() as connection:
+            version = str(await connection.scalar(text("SHOW server_version")))
+    finally:
+        await engine.dispose()
+    return version.partition(" ")[0]
+
+
 def main() -> int:
     """Run a command on DATABASE_URL or, where that is not set, on the embedded server."""
     environment = dict(os.environ)

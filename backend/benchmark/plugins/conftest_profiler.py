@@ -15,7 +15,7 @@ import pkgutil
 import re
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -25,6 +25,7 @@ from typing import Any
 import pytest
 from sqlalchemy.engine.default import DefaultDialect
 
+DATABASE = re.compile(r"\s*(CREATE|DROP)\s+DATABASE\b", re.IGNORECASE)
 DDL = re.compile(r"\s*(CREATE|DROP|ALTER|TRUNCATE)\b", re.IGNORECASE)
 # Modules that the tests may have loaded, what to time of them, and what that is.
 TIMED = [
@@ -63,7 +64,7 @@ class Profile:
     def __init__(self) -> None:
         """Begin with the start-up, which has been going on since the process began."""
         self.calls: Counter[str] = Counter()
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self.phase: Frame | None = Frame("start-up")
 
     @contextmanager
@@ -109,10 +110,9 @@ class Profile:
         method = getattr(DefaultDialect, name)
 
         @functools.wraps(method)
-        def timed(dialect: object, cursor: object, *rest: Any) -> Any:
-            is_ddl = rest and isinstance(rest[0], str) and DDL.match(rest[0])
-            with self.frame("DDL" if is_ddl else "SQL"):
-                return method(dialect, cursor, *rest)
+        def timed(dialect: object, cursor: object, statement: str, *rest: Any) -> Any:
+            with self.frame(kind_of(statement)):
+                return method(dialect, cursor, statement, *rest)
 
         setattr(DefaultDialect, name, timed)
 
@@ -134,6 +134,13 @@ class Profile:
             with self.frame("nothing"):
                 pass
         return time.perf_counter() - started
+
+
+def kind_of(statement: str) -> str:
+    """Return the category of a statement."""
+    if DATABASE.match(statement):
+        return "creating databases"
+    return "DDL" if DDL.match(statement) else "SQL"
 
 
 class Profiler:
@@ -180,7 +187,7 @@ class Profiler:
         """Write the profile; what nothing else accounts for is pytest's own."""
         wall = time.time() - self.began
         profile = self.profile
-        profile.seconds["pytest"] = max(0.0, wall - profile.seconds.total())
+        profile.seconds["pytest"] = max(0.0, wall - sum(profile.seconds.values()))
         costs = {
             name: {"calls": profile.calls[name], "seconds": seconds}
             for name, seconds in profile.seconds.items()

@@ -1,0 +1,159 @@
+"""Measure every strategy, every rival, the limit and the growth on this machine.
+
+`make benchmark` measures all four and `make benchmark-rivals` the rivals alone. The figures go into
+a JSON file in docs/benchmarks, one for each kind of machine; charts and tables are made from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import linear_regression
+from typing import Any
+
+from rich.console import Console
+
+from benchmark import charts, sheets
+from benchmark.isolation import isolation, whole_tests
+from benchmark.runs import BACKEND, Rounds, Strategy, circumstances, rounds
+from benchmark.server import server_url, server_version
+from benchmark.strategies import OURS, STRATEGIES
+
+RESULTS = BACKEND.parent / "docs" / "benchmarks"
+RIVALS = BACKEND / "benchmark" / "rivals"
+RIVALS_PYTHON = BACKEND.parent / ".venv-rivals" / "bin" / "python"
+REPEATS = (1, 4, 20)  # of the reference suite
+WORKERS = (0, 2, 4, 8)
+
+
+def outcome(done: Rounds) -> dict[str, Any]:
+    """Return figures and failures; what failed has no figures."""
+    if done.interrupted:
+        raise KeyboardInterrupt
+    return {
+        "figures": done.figures(),
+        "failed": {strategy.name: problem for strategy, problem in done.problems.items()},
+    }
+
+
+def measure_strategies(count: int, console: Console) -> dict[str, Any]:
+    """Run the reference suite under every strategy."""
+    return outcome(rounds(STRATEGIES, count, console))
+
+
+def measure_rivals(count: int, console: Console) -> dict[str, Any]:
+    """Run the neutral suite under every rival."""
+    tests = RIVALS / "neutral"
+    rivals = [
+        Strategy(path.stem, (path,), python=RIVALS_PYTHON, tests=tests)
+        for path in sorted(RIVALS.glob("[a-z]*.py"))
+    ]
+    return outcome(rounds(rivals, count, console))
+
+
+def measure_limit(_count: int, _console: Console) -> dict[str, Any]:
+    """Measure isolation beside the bare driver, and the smallest whole tests."""
+    return {"isolation": isolation(), "whole_tests": whole_tests()}
+
+
+def measure_growth(_count: int, console: Console) -> dict[str, Any]:
+    """Run the reference suite several times over, on several numbers of workers."""
+    walls, failed = [], {}
+    for repeats in REPEATS:
+        options = ("--noconftest", f"--count={repeats}")
+        suites = [Strategy(f"{repeats} x, -n {n}", OURS, n, options) for n in WORKERS]
+        done = rounds(suites, 1, console)
+        figures = outcome(done)
+        failed.update(figures["failed"])
+        walls += [
+            {
+                "tests": row["passed"],
+                "workers": row["workers"],
+                "wall_s": row["median_s"],
+                "fixtures_ms": row["fixtures_ms"],
+            }
+            for row in figures["figures"].values()
+        ]
+    return {"walls": walls, "lines": lines(walls), "failed": failed}
+
+
+def lines(walls: list[dict[str, float]]) -> dict[str, dict[str, float | None]]:
+    """Return for each number of workers what a run costs before and for each test.
+
+    `pays_from` is the number of tests from which it beats one process, or None if it never does.
+    """
+    found: dict[str, dict[str, float | None]] = {}
+    serial = None
+    for workers in sorted({row["workers"] for row in walls}):
+        points = [(row["tests"], row["wall_s"]) for row in walls if row["workers"] == workers]
+        slope, start = linear_regression(*zip(*points, strict=True))
+        serial = serial or (slope, start)
+        gained = serial[0] - slope
+        pays_from = (start - serial[1]) / gained if gained > 0 else None
+        found[f"{workers:.0f}"] = {
+            "start_s": start,
+            "ms_per_test": slope * 1000,
+            "pays_from": pays_from,
+        }
+    return found
+
+
+PARTS: dict[str, Callable[[int, Console], dict[str, Any]]] = {
+    "strategies": measure_strategies,
+    "rivals": measure_rivals,
+    "limit": measure_limit,
+    "growth": measure_growth,
+}
+
+
+def results_file() -> Path:
+    """Return the file of this kind of machine."""
+    kind = f"{platform.system()}-{platform.machine()}-{os.cpu_count()}-cpus".lower()
+    return RESULTS / f"{kind}.json"
+
+
+def main() -> int:
+    """Measure, save after each part, draw; return 0 only if nothing failed."""
+    parser = argparse.ArgumentParser(prog="benchmark", description=__doc__)
+    parser.add_argument("parts", nargs="*", default=[*PARTS], help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each strategy (3)")
+    given = parser.parse_args()
+    if unknown := set(given.parts) - set(PARTS):
+        parser.error(f"{', '.join(unknown)}: the parts are {', '.join(PARTS)}")
+    if "rivals" in given.parts and not RIVALS_PYTHON.exists():
+        parser.error("the rivals have no environment; type: make benchmark-rivals")
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    url = server_url()
+    os.environ["TEST_DATABASE_URL"] = url.render_as_string(hide_password=False)
+    versions = {"PostgreSQL": asyncio.run(server_version(url))}
+    file = results_file()
+    result = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    failed: dict[str, str] = {}
+    for part in given.parts:
+        measured = PARTS[part](given.rounds, console)
+        failed.update(measured.get("failed", {}))
+        result[part] = {
+            "date": f"{datetime.now(UTC):%Y-%m-%d}",
+            **circumstances(),
+            **measured,
+        }
+        result[part]["versions"] |= versions | measured.get("versions", {})
+        file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        for sheet in sheets.of(part, result[part]):
+            console.print(sheets.table(sheet))
+    charts.draw(result, RESULTS)
+    sheets.fill(RESULTS / "README.md", result)
+    for problem in failed.values():
+        console.print(problem, style="red", markup=False)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

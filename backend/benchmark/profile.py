@@ -1,0 +1,125 @@
+"""Say where the time of a test run goes, and what to do about the dearest of it.
+
+`make profile` profiles this repository's suite, `make profile ARGS="TESTS --python PYTHON"` any
+other. Calls are timed one by one, which costs what the last line says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmark.runs import PLUGINS, TESTS, Strategy, command, environment, root
+
+PROFILER = PLUGINS / "conftest_profiler.py"
+ADVICE = {
+    "password hashing": "hash at the cheapest parameters in tests",
+    "DDL": "create the schema once, in a template database",
+    "creating databases": "let fewer tests have a database of their own",
+    "connecting": "keep one connection for all tests",
+    "sleeping": "wait for the thing itself, or let the test pass the time",
+    "requests to other servers": "answer them in the test",
+    "start-up": "import less, or later",
+    "SQL": "arrange less, and load what belongs together at once",
+    "fixtures": "ask for fewer fixtures, and let dear ones live longer",
+    "requests to the app": "look at what runs for each request",
+}
+WORTH_SAYING = 0.10  # of the run
+MOST = 3  # pieces of advice
+
+
+class Cost(NamedTuple):
+    """What one category took of a run."""
+
+    category: str
+    calls: int
+    seconds: float
+    share: float
+
+
+def costs(profile: dict[str, Any]) -> list[Cost]:
+    """Return the costs of a recorded profile, the dearest first."""
+    total = sum(cost["seconds"] for cost in profile["costs"].values())
+    found = [
+        Cost(name, cost["calls"], cost["seconds"], cost["seconds"] / total)
+        for name, cost in profile["costs"].items()
+    ]
+    return sorted(found, key=lambda cost: cost.seconds, reverse=True)
+
+
+def advice(found: list[Cost]) -> list[str]:
+    """Return a line on each of the few costs that are worth a change."""
+    worth = [cost for cost in found if cost.share >= WORTH_SAYING and cost.category in ADVICE]
+    return [
+        f"{cost.category}, {cost.share:.0%}: {ADVICE[cost.category]} "
+        f"(docs/slow-tests.md#{cost.category.replace(' ', '-').lower()})"
+        for cost in worth[:MOST]
+    ]
+
+
+def profile(strategy: Strategy) -> dict[str, Any]:
+    """Run a strategy once under the profiler and return what it wrote."""
+    profiled = replace(strategy, plugins=(*strategy.plugins, PROFILER))
+    with tempfile.TemporaryDirectory() as folder:
+        record = Path(folder, "profile.json")
+        result = subprocess.run(  # noqa: S603 - our own command
+            command(profiled),
+            cwd=root(strategy.tests),
+            env={
+                **environment(profiled, Path(folder, "record.jsonl")),
+                "PROFILE_FILE": str(record),
+                "PROFILE_STARTED": str(time.time()),
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if not record.exists():
+            sys.exit(f"{result.stdout}{result.stderr}\nThe run has no profile: see above.")
+        written: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
+        return written
+
+
+def show(profiled: dict[str, Any], console: Console) -> None:
+    """Print what to fix next, and where all of the time went."""
+    found = costs(profiled)
+    table = Table(title=f"Where {profiled['wall_s']:.1f} s go")
+    table.add_column("")
+    for name in ("calls", "seconds", "share"):
+        table.add_column(name, justify="right")
+    for cost in found:
+        table.add_row(cost.category, f"{cost.calls}", f"{cost.seconds:.2f}", f"{cost.share:.0%}")
+    console.print(table)
+    console.print(f"Timing the calls took {profiled['overhead_s']:.2f} s of it.")
+    console.print("\nWhat to fix next")
+    for number, line in enumerate(advice(found), 1):
+        console.print(f"{number}. {line}", markup=False, highlight=False)
+
+
+def main() -> None:
+    """Profile and print."""
+    parser = argparse.ArgumentParser(prog="profile", description=__doc__)
+    parser.add_argument("tests", nargs="?", type=Path, default=TESTS)
+    parser.add_argument(
+        "--python", type=Path, default=sys.executable, help="the interpreter that has the project"
+    )
+    given = parser.parse_args()
+    for path in (given.tests, given.python):
+        if not path.exists():
+            parser.error(f"{path} does not exist")
+    suite = Strategy("profile", (), options=(), python=given.python, tests=given.tests)
+    show(profile(suite), Console(width=None if sys.stdout.isatty() else 100))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""Tables of the recorded figures: for the terminal, and for the page in docs/benchmarks."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.table import Table
+
+from benchmark.strategies import LADDER
+
+
+class Sheet(NamedTuple):
+    """A table before anybody has drawn it; the first column is text, the others are numbers."""
+
+    name: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
+def of(part: str, measured: dict[str, Any]) -> list[Sheet]:
+    """Return the tables of one part of the benchmark."""
+    return SHEETS[part](measured)
+
+
+def spread(row: dict[str, Any]) -> tuple[str, str, str]:
+    """Return median, minimum and maximum in seconds."""
+    return f"{row['median_s']:.2f}", f"{min(row['wall_s']):.2f}", f"{max(row['wall_s']):.2f}"
+
+
+def strategies(measured: dict[str, Any]) -> list[Sheet]:
+    """Return all strategies, and the ladder of what each step gains."""
+    figures = measured["figures"]
+    base = figures.get("drop and create")
+    columns = ("strategy", "median s", "min", "max", "faster", "ms a test", "DDL", "connections")
+    rows = [
+        (
+            name,
+            *spread(row),
+            f"{base['median_s'] / row['median_s']:.1f} x" if base else "",
+            f"{row['ms_per_test']:.1f}",
+            f"{row['ddl']}",
+            f"{row['connections']}",
+        )
+        for name, row in figures.items()
+    ]
+    rows += failures(measured, columns)
+    return [Sheet("strategies", columns, rows), ladder(figures)]
+
+
+def ladder(figures: dict[str, Any]) -> Sheet:
+    """Return what each step gains over the one before it, and over the first."""
+    walls = [(step, figures[name]["median_s"]) for step, name in LADDER if name in figures]
+    rows = []
+    for number, (step, wall) in enumerate(walls):
+        previous = walls[max(number - 1, 0)][1]
+        times = f"{previous / wall:.1f} x", f"{walls[0][1] / wall:.1f} x"
+        rows.append((step, f"{wall:.2f}", *times))
+    return Sheet("ladder", ("step", "median s", "this step", "in all"), rows)
+
+
+def rivals(measured: dict[str, Any]) -> list[Sheet]:
+    """Return all rivals, the fastest first."""
+    columns = ("rival", "median s", "min", "max", "ms a test", "set-up and teardown, ms a test")
+    ranked = sorted(measured["figures"].items(), key=lambda item: float(item[1]["median_s"]))
+    rows = [
+        (name, *spread(row), f"{row['ms_per_test']:.2f}", f"{row['fixtures_ms']:.2f}")
+        for name, row in ranked
+    ]
+    return [Sheet("rivals", columns, rows + failures(measured, columns))]
+
+
+def failures(measured: dict[str, Any], columns: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Return a row without figures for each strategy that failed."""
+    return [(name, "failed", *[""] * (len(columns) - 2)) for name in measured["failed"]]
+
+
+def limit(measured: dict[str, Any]) -> list[Sheet]:
+    """Return isolation beside the bare driver, and the smallest whole tests."""
+    rows = [
+        (
+            f"{row['tables']} tables, {row['rows']:,} rows",
+            f"{row['bare_ms']:.3f}",
+            f"{row['isolation_ms']:.3f}",
+            f"{row['isolation_ms'] / row['bare_ms']:.1f}",
+        )
+        for row in measured["isolation"]
+    ]
+    columns = ("database", "bare BEGIN and ROLLBACK, ms", "isolation, ms", "times")
+    tests = [(title, f"{ms:.2f}") for title, ms in measured["whole_tests"].items()]
+    return [
+        Sheet("isolation", columns, rows),
+        Sheet("whole-tests", ("a whole test", "median ms"), tests),
+    ]
+
+
+def growth(measured: dict[str, Any]) -> list[Sheet]:
+    """Return the wall times over tests and workers, and from where parallel pays."""
+    walls = measured["walls"]
+    workers = sorted({row["workers"] for row in walls})
+    rows = []
+    for tests in sorted({row["tests"] for row in walls}):
+        found = {row["workers"]: row for row in walls if row["tests"] == tests}
+        cells = [f"{found[n]['wall_s']:.1f}" if n in found else "failed" for n in workers]
+        fixtures = f"{found[1]['fixtures_ms']:.2f}" if 1 in found else ""
+        rows.append((f"{tests}", *cells, fixtures))
+    heads = ("one process, s", *(f"-n {n}, s" for n in workers if n > 1))
+    columns = ("tests", *heads, "set-up and teardown, ms a test")
+    return [Sheet("growth", columns, rows), Sheet("lines", LINES, lines(measured["lines"]))]
+
+
+LINES = ("workers", "start, s", "then, ms a test", "faster than one process from")
+
+
+def lines(fitted: dict[str, dict[str, float | None]]) -> list[tuple[str, ...]]:
+    """Return the fitted lines, and the number of tests from which each pays."""
+    rows = []
+    for workers, line in fitted.items():
+        pays_from = line["pays_from"]
+        pays = f"{pays_from:.0f} tests" if pays_from is not None else "never"
+        numbers = f"{line['start_s']:.1f}", f"{line['ms_per_test']:.1f}"
+        rows.append((workers, *numbers, pays if workers != "1" else ""))
+    return rows
+
+
+SHEETS = {"strategies": strategies, "rivals": rivals, "limit": limit, "growth": growth}
+
+
+def table(sheet: Sheet) -> Table:
+    """Return a table for the terminal."""
+    made = Table(title=sheet.name)
+    for number, column in enumerate(sheet.columns):
+        made.add_column(column, justify="right" if number else "left")
+    for row in sheet.rows:
+        made.add_row(*row)
+    return made
+
+
+def markdown(sheet: Sheet) -> str:
+    """Return a table for a page."""
+    rule = ["---", *["---:"] * (len(sheet.columns) - 1)]
+    lines_of_it = [sheet.columns, rule, *sheet.rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines_of_it)
+
+
+def circumstances(measured: dict[str, Any]) -> str:
+    """Return a line that says when, where and with what a part was measured."""
+    machine = measured["machine"]
+    versions = ", ".join(f"{name} {number}" for name, number in measured["versions"].items())
+    where = f"{machine['cpus']} CPUs, {machine['system']}, Python {machine['python']}"
+    return f"Measured on {measured['date']}: {where}, {versions}."
+
+
+def fill(page: Path, result: dict[str, Any]) -> None:
+    """Put the tables into a page, each between its two comments."""
+    text = page.read_text(encoding="utf-8")
+    for part, measured in result.items():
+        text = filled(text, f"{part}-measured", circumstances(measured))
+        for sheet in of(part, measured):
+            text = filled(text, sheet.name, markdown(sheet))
+    page.write_text(text, encoding="utf-8")
+
+
+def filled(text: str, name: str, content: str) -> str:
+    """Return a text with new content between `<!-- name -->` and `<!-- /name -->`."""
+    pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
+    new, count = re.subn(pattern, lambda m: f"{m[1]}{content}\n{m[2]}", text, flags=re.DOTALL)
+    if count != 1:
+        message = f"the page needs <!-- {name} --> and <!-- /{name} --> once, and has them {count}"
+        raise ValueError(message)
+    return new
