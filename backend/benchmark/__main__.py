@@ -15,14 +15,13 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import linear_regression
 from typing import Any
 
 from rich.console import Console
 
 from benchmark import charts, sheets
 from benchmark.isolation import isolation, whole_tests
-from benchmark.runs import BACKEND, Rounds, Strategy, circumstances, rounds
+from benchmark.runs import BACKEND, Rounds, Strategy, circumstances, lines, rounds
 from benchmark.server import server_url, server_version
 from benchmark.strategies import OURS, STRATEGIES
 
@@ -84,27 +83,6 @@ def measure_growth(_count: int, console: Console) -> dict[str, Any]:
     return {"walls": walls, "lines": lines(walls), "failed": failed}
 
 
-def lines(walls: list[dict[str, float]]) -> dict[str, dict[str, float | None]]:
-    """Return for each number of workers what a run costs before and for each test.
-
-    `pays_from` is the number of tests from which it beats one process, or None if it never does.
-    """
-    found: dict[str, dict[str, float | None]] = {}
-    serial = None
-    for workers in sorted({row["workers"] for row in walls}):
-        points = [(row["tests"], row["wall_s"]) for row in walls if row["workers"] == workers]
-        slope, start = linear_regression(*zip(*points, strict=True))
-        serial = serial or (slope, start)
-        gained = serial[0] - slope
-        pays_from = (start - serial[1]) / gained if gained > 0 else None
-        found[f"{workers:.0f}"] = {
-            "start_s": start,
-            "ms_per_test": slope * 1000,
-            "pays_from": pays_from,
-        }
-    return found
-
-
 PARTS: dict[str, Callable[[int, Console], dict[str, Any]]] = {
     "strategies": measure_strategies,
     "rivals": measure_rivals,
@@ -149,7 +127,8 @@ def main() -> int:
         for sheet in sheets.of(part, result[part]):
             console.print(sheets.table(sheet))
     charts.draw(result, RESULTS)
-    sheets.fill(RESULTS / "README.md", result)
+    page = RESULTS / "README.md"
+    page.write_text(sheets.filled_with(result, page.read_text(encoding="utf-8")), encoding="utf-8")
     for problem in failed.values():
         console.print(problem, style="red", markup=False)
     return 1 if failed else 0

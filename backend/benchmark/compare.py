@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmark.profile import profile, show_advice
 from benchmark.runs import BACKEND, TESTS, Rounds, Strategy, circumstances, rounds
 from benchmark.server import server_url
 
@@ -108,6 +109,8 @@ def main() -> int:
         show(result, console)
         if given.json:
             given.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if done.runs[after] and after not in done.problems and not done.interrupted:
+        show_advice(profile(after), console)
     for problem in done.problems.values():
         console.print(problem, style="red", markup=False)
     if done.interrupted:

@@ -101,8 +101,13 @@ def show(profiled: dict[str, Any], console: Console) -> None:
         table.add_row(cost.category, f"{cost.calls}", f"{cost.seconds:.2f}", f"{cost.share:.0%}")
     console.print(table)
     console.print(f"Timing the calls took {profiled['overhead_s']:.2f} s of it.")
-    console.print("\nWhat to fix next")
-    for number, line in enumerate(advice(found), 1):
+    show_advice(profiled, console)
+
+
+def show_advice(profiled: dict[str, Any], console: Console) -> None:
+    """Print what to fix next."""
+    console.print("\nWhat to fix next, by one run under the profiler:")
+    for number, line in enumerate(advice(costs(profiled)), 1):
         console.print(f"{number}. {line}", markup=False, highlight=False)
 
 

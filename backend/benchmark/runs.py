@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
+from statistics import linear_regression, median
 from typing import Any
 
 from rich.console import Console
@@ -234,6 +234,27 @@ def figures(strategy: Strategy, runs: list[Run]) -> dict[str, Any]:
         "ddl": counters.get("ddl", 0),
         "connections": counters.get("connections", 0),
     }
+
+
+def lines(walls: list[dict[str, float]]) -> dict[str, dict[str, float | None]]:
+    """Return for each number of workers what a run costs before and for each test.
+
+    `pays_from` is the number of tests from which it beats one process, or None if it never does.
+    """
+    found: dict[str, dict[str, float | None]] = {}
+    serial = None
+    for workers in sorted({row["workers"] for row in walls}):
+        points = [(row["tests"], row["wall_s"]) for row in walls if row["workers"] == workers]
+        slope, start = linear_regression(*zip(*points, strict=True))
+        serial = serial or (slope, start)
+        gained = serial[0] - slope
+        pays_from = (start - serial[1]) / gained if gained > 0 else None
+        found[f"{workers:.0f}"] = {
+            "start_s": start,
+            "ms_per_test": slope * 1000,
+            "pays_from": pays_from,
+        }
+    return found
 
 
 def circumstances() -> dict[str, Any]:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from rich.table import Table
 
 from benchmark.strategies import LADDER
 
+Row = tuple[str, ...]
+
 
 class Sheet(NamedTuple):
     """A table before anybody has drawn it; the first column is text, the others are numbers."""
 
     name: str
-    columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    columns: Row
+    rows: Sequence[Row]
 
 
 def of(part: str, measured: dict[str, Any]) -> list[Sheet]:
@@ -34,7 +36,7 @@ def strategies(measured: dict[str, Any]) -> list[Sheet]:
     figures = measured["figures"]
     base = figures.get("drop and create")
     columns = ("strategy", "median s", "min", "max", "faster", "ms a test", "DDL", "connections")
-    rows = [
+    rows: list[Row] = [
         (
             name,
             *spread(row),
@@ -64,14 +66,14 @@ def rivals(measured: dict[str, Any]) -> list[Sheet]:
     """Return all rivals, the fastest first."""
     columns = ("rival", "median s", "min", "max", "ms a test", "set-up and teardown, ms a test")
     ranked = sorted(measured["figures"].items(), key=lambda item: float(item[1]["median_s"]))
-    rows = [
+    rows: list[Row] = [
         (name, *spread(row), f"{row['ms_per_test']:.2f}", f"{row['fixtures_ms']:.2f}")
         for name, row in ranked
     ]
     return [Sheet("rivals", columns, rows + failures(measured, columns))]
 
 
-def failures(measured: dict[str, Any], columns: tuple[str, ...]) -> list[tuple[str, ...]]:
+def failures(measured: dict[str, Any], columns: Row) -> list[Row]:
     """Return a row without figures for each strategy that failed."""
     return [(name, "failed", *[""] * (len(columns) - 2)) for name in measured["failed"]]
 
@@ -113,9 +115,9 @@ def growth(measured: dict[str, Any]) -> list[Sheet]:
 LINES = ("workers", "start, s", "then, ms a test", "faster than one process from")
 
 
-def lines(fitted: dict[str, dict[str, float | None]]) -> list[tuple[str, ...]]:
+def lines(fitted: dict[str, dict[str, float | None]]) -> list[Row]:
     """Return the fitted lines, and the number of tests from which each pays."""
-    rows = []
+    rows: list[Row] = []
     for workers, line in fitted.items():
         pays_from = line["pays_from"]
         pays = f"{pays_from:.0f} tests" if pays_from is not None else "never"
@@ -152,14 +154,13 @@ def circumstances(measured: dict[str, Any]) -> str:
     return f"Measured on {measured['date']}: {where}, {versions}."
 
 
-def fill(page: Path, result: dict[str, Any]) -> None:
-    """Put the tables into a page, each between its two comments."""
-    text = page.read_text(encoding="utf-8")
+def filled_with(result: dict[str, Any], text: str) -> str:
+    """Return the text of a page with these figures, each table between its two comments."""
     for part, measured in result.items():
         text = filled(text, f"{part}-measured", circumstances(measured))
         for sheet in of(part, measured):
             text = filled(text, sheet.name, markdown(sheet))
-    page.write_text(text, encoding="utf-8")
+    return text
 
 
 def filled(text: str, name: str, content: str) -> str:

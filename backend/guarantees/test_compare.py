@@ -94,6 +94,7 @@ def test_another_project_gets_its_own_table(project: Project) -> None:
     assert figures["strategies"]["before"]["ddl"] > figures["strategies"]["after"]["ddl"]
     before, after = (figures["strategies"][name]["median_s"] for name in ("before", "after"))
     assert figures["ratio"] == pytest.approx(before / after, abs=0.01)
+    assert "What to fix next, by one run under the profiler:\n1. " in result.stdout
 
 
 def test_a_test_that_fails_is_never_fast(project: Project) -> None:

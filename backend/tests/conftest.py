@@ -141,6 +141,7 @@ class Server(NamedTuple):
 
 
 SERVER = pytest.StashKey[Server]()
+WORKERS_ASKED = pytest.StashKey[float]()  # for, at this time
 
 # --- pytest ---------------------------------------------------------------------------------------
 
@@ -176,6 +177,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_configure_node(node: Any) -> None:  # xdist may not be installed
     """Hand the server to an xdist worker, which then neither starts nor checks anything."""
     node.workerinput[PREFIX] = tuple(prepared(node.config))
+    node.config.stash.setdefault(WORKERS_ASKED, time.time())
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -188,13 +190,22 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many tests had a database of their own, and how many were refused something."""
-    reports = [report for kind in terminalreporter.stats.values() for report in kind]
-    tests = [report for report in reports if getattr(report, "when", None) == "call"]
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say how many tests had a database of their own or were refused something; and if -n lost."""
+    found = [report for kind in terminalreporter.stats.values() for report in kind]
+    reports = [report for report in found if isinstance(report, pytest.TestReport)]
+    tests = [report for report in reports if report.when == "call"]
     fresh = sum("fresh_database" in test.keywords for test in tests)
     refused = sum("Refused: " in test.longreprtext for test in tests)
     terminalreporter.write_line(f"database: {fresh} tests on a new one, {refused} refused")
+    if reports and (asked := config.stash.get(WORKERS_ASKED, None)):
+        first, last = min(each.start for each in reports), max(each.stop for each in reports)
+        price, saved = first - asked, sum(each.duration for each in reports) - (last - first)
+        if saved < price:
+            line = f"-n lost: its workers took {price:.1f} s to start, and saved {saved:.1f} s"
+            terminalreporter.write_line(line)
 
 
 def prepared(config: pytest.Config) -> Server:

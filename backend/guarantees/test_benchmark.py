@@ -1,0 +1,223 @@
+"""The benchmark's arithmetic on recorded input, and what it says of a strategy that fails."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from benchmark import profile, runs, sheets
+from benchmark.strategies import LADDER
+from guarantees.conftest import HERE, Project
+
+RECORD = """
+{"tests": 2}
+{"test": "a", "setup": 0.25, "call": 0.5, "teardown": 0.25}
+{"test": "b", "setup": 0.25, "call": 0.5, "teardown": 0.25}
+{"counters": {"ddl": 7, "connections": 3}}
+"""
+PAGE = HERE.parent.parent / "docs" / "benchmarks" / "README.md"
+STRATEGY = runs.Strategy("this", ())
+
+
+def recorded(tmp_path: Path, record: str = RECORD, *, wall_s: float = 4, exit_code: int = 0) -> Any:
+    """Return a run of which the recorder wrote this."""
+    file = tmp_path / "record.jsonl"
+    file.write_text(record.strip(), encoding="utf-8")
+    run = runs.Run(wall_s, exit_code, "the output")
+    runs.read_record(run, file)
+    return run
+
+
+def test_the_figures_of_a_strategy_are_medians_of_its_runs(tmp_path: Path) -> None:
+    walls = [recorded(tmp_path, wall_s=seconds) for seconds in (4, 2, 9)]
+
+    figures = runs.figures(STRATEGY, walls)
+
+    assert figures == {
+        "passed": 2,
+        "workers": 1,
+        "wall_s": [4, 2, 9],
+        "median_s": 4,
+        "ms_per_test": 2000,
+        "fixture_share": 0.5,
+        "fixtures_ms": 500,
+        "ddl": 7,
+        "connections": 3,
+    }
+
+
+def test_the_time_left_is_the_sum_of_the_runs_to_come(tmp_path: Path) -> None:
+    slow, fast, broken = (runs.Strategy(name, ()) for name in ("slow", "fast", "broken"))
+    done = runs.Rounds(
+        {slow: [recorded(tmp_path, wall_s=30)], fast: [recorded(tmp_path, wall_s=2)], broken: []},
+        {broken: "why"},
+    )
+
+    left = runs.time_left(done, 3)
+
+    assert left == ", 64 s left"
+
+
+@pytest.mark.parametrize(
+    ("record", "exit_code", "problem"),
+    [
+        pytest.param(RECORD, 1, "this failed with exit code 1", id="exit code"),
+        pytest.param(RECORD.replace('"b"', '"b", "failed": 1'), 0, "this failed", id="failed test"),
+        pytest.param('{"tests": 0}', 0, "this failed", id="no test"),
+        pytest.param(RECORD.replace('"b"', '"a"'), 0, "missing: ['b']; added: []", id="fewer"),
+        pytest.param(RECORD.replace('"b"', '"c"'), 0, "missing: ['b']; added: ['c']", id="other"),
+    ],
+)
+def test_a_run_that_does_not_pass_the_same_tests_is_refused(
+    tmp_path: Path, record: str, exit_code: int, problem: str
+) -> None:
+    run = recorded(tmp_path, record, exit_code=exit_code)
+
+    with pytest.raises(runs.StrategyFailedError, match=re.escape(problem)):
+        runs.check(STRATEGY, run, {"a", "b"})
+
+
+def test_a_strategy_that_fails_has_no_figures_and_is_not_run_again(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.write("pytest.ini", "[pytest]\n")
+    project.write("works.py", "")
+    project.write("breaks.py", "def pytest_runtest_call(item): assert item.name != 'test_b'")
+    project.write("tests/test_it.py", "def test_a(): pass\ndef test_b(): pass")
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    works, breaks = (
+        runs.Strategy(name, (project.path / f"{name}.py",), tests=project.path / "tests")
+        for name in ("works", "breaks")
+    )
+
+    done = runs.rounds([works, breaks], 2, Console(file=io.StringIO()))
+
+    assert [len(each) for each in done.runs.values()] == [2, 0]
+    assert [*done.figures()] == ["works"]
+    assert "breaks failed with exit code 1" in done.problems[breaks]
+
+
+def test_a_failed_strategy_is_in_the_table_without_a_time() -> None:
+    sheet, _ = sheets.of("strategies", {"figures": {}, "failed": {"TRUNCATE": "why"}})
+
+    assert sheet.rows == [("TRUNCATE", "failed", "", "", "", "", "", "")]
+
+
+def test_the_ladder_says_what_each_step_gains() -> None:
+    names = dict(LADDER)
+    steps = {"as found": 120.0, "cheap password hashing": 40.0, "rollback": 5.0}
+    figures = {names[step]: {"median_s": wall} for step, wall in steps.items()}
+
+    ladder = sheets.ladder(figures)
+
+    assert ladder.rows == [
+        ("as found", "120.00", "1.0 x", "1.0 x"),
+        ("cheap password hashing", "40.00", "3.0 x", "3.0 x"),
+        ("rollback", "5.00", "8.0 x", "24.0 x"),
+    ]
+
+
+def test_parallel_pays_from_where_its_line_crosses_that_of_one_process() -> None:
+    walls = [
+        {"tests": tests, "workers": workers, "wall_s": start + tests * per_test}
+        for workers, start, per_test in ((1, 1.0, 0.02), (2, 3.0, 0.01), (8, 9.0, 0.02))
+        for tests in (100, 1000)
+    ]
+
+    lines = runs.lines(walls)
+
+    assert lines["1"]["ms_per_test"] == pytest.approx(20)
+    assert lines["2"]["start_s"] == pytest.approx(3)
+    assert lines["2"]["pays_from"] == pytest.approx(200)
+    assert lines["8"]["pays_from"] is None
+
+
+def test_advice_is_on_the_dearest_first_and_on_few() -> None:
+    seconds = {"tests": 30, "DDL": 21, "SQL": 20, "fixtures": 15, "requests to the app": 12}
+    recorded_costs = {name: {"calls": 1, "seconds": n} for name, n in seconds.items()}
+    costs = profile.costs({"costs": {**recorded_costs, "sleeping": {"calls": 1, "seconds": 2}}})
+
+    lines = profile.advice(costs)
+
+    assert [line.partition(":")[0] for line in lines] == ["DDL, 21%", "SQL, 20%", "fixtures, 15%"]
+
+
+def test_every_advice_leads_to_a_heading_that_explains_it() -> None:
+    page = (HERE.parent.parent / "docs" / "slow-tests.md").read_text(encoding="utf-8")
+
+    assert set(profile.ADVICE) == set(re.findall(r"^## (.*)$", page, re.MULTILINE))
+
+
+def test_the_page_shows_the_figures_of_a_file() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    files = PAGE.parent.glob("*.json")
+    results = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+
+    filled = [sheets.filled_with(result, text) for result in results]
+
+    assert text in filled
+
+
+def profiled(project: Project) -> str:
+    """Return what `make profile` prints of a project that is not ours."""
+    return subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-m", "benchmark.profile", project.path / "tests"],
+        cwd=HERE.parent,
+        env={**project.environment, "PYTHONPATH": str(HERE.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+
+def test_the_profile_of_a_suite_that_hashes_says_so_first(project: Project) -> None:
+    project.write(
+        "tests/test_it.py",
+        """
+import asyncio, hashlib, time
+
+async def test_it(client, db):
+    for number in range(4):
+        hashlib.scrypt(b"secret", salt=b"salt", n=2**17, r=8, p=1, maxmem=2**28)
+    await asyncio.sleep(0.1)
+    await client.get("/users/count")
+""",
+    )
+
+    printed = profiled(project)
+
+    assert re.search(r"\n1\. password hashing, \d+%: ", printed), printed
+    calls = dict(re.findall(r"│ ([a-zA-Z ]+?) +│ +(\d+) │", printed))
+    assert calls["password hashing"] == "4"
+    assert calls["requests to the app"] == "1"
+    assert calls["tests"] == "1"
+
+
+def test_a_second_in_a_request_counts_once(project: Project) -> None:
+    project.write("pytest.ini", "[pytest]\nasyncio_mode = auto\n")
+    project.write(
+        "tests/test_it.py",
+        """
+import time
+from app.main import app
+
+@app.get("/sleep")
+def sleep(): time.sleep(1)
+
+async def test_it(client):
+    await client.get("/sleep")
+""",
+    )
+
+    printed = profiled(project)
+
+    seconds = dict(re.findall(r"│ ([a-zA-Z ]+?) +│ +\d+ │ +([\d.]+) │", printed))
+    assert float(seconds["sleeping"]) == pytest.approx(1, abs=0.05)
+    assert float(seconds["requests to the app"]) < 0.5
+    assert float(seconds["tests"]) < 0.5
