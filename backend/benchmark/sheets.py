@@ -93,7 +93,7 @@ def limit(measured: dict[str, Any]) -> list[Sheet]:
     tests = [(title, f"{ms:.2f}") for title, ms in measured["whole_tests"].items()]
     return [
         Sheet("isolation", columns, rows),
-        Sheet("whole-tests", ("a whole test", "median ms"), tests),
+        Sheet("whole-tests", ("whole tests", "median ms"), tests),
     ]
 
 

@@ -10,7 +10,7 @@ import pytest
 from guarantees.conftest import HERE, REAL_CONFTEST, Project, code
 
 ROOT = HERE.parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 
 
@@ -19,22 +19,27 @@ def text(page: Path) -> str:
     return page.read_text(encoding="utf-8")
 
 
+def targets(page: Path) -> list[str]:
+    """Return what a page links to."""
+    return re.findall(r"\]\(([^)]+)\)", text(page))
+
+
 def anchors(page: Path) -> set[str]:
     """Return the anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)$", text(page), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)]+)\)", text(page)):
+    for target in targets(page):
         path, _, anchor = target.partition("#")
         there = (page.parent / path).resolve() if path else page
         assert there.exists(), target
         assert not anchor or anchor in anchors(there), target
 
 
-@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
 def test_commands_exist(page: Path) -> None:
     written = [*re.findall(r"`([^`\n]+)`", text(page)), *"".join(code(page, "bash")).splitlines()]
     named = [line.split()[1] for line in written if re.match(r"make [a-z]", line)]
@@ -43,9 +48,13 @@ def test_commands_exist(page: Path) -> None:
 
 
 def test_every_page_is_linked_from_the_readme_or_another_page() -> None:
-    linked = {name for page in PAGES for name in re.findall(r"([\w-]+\.md)", text(page))}
+    linked = {
+        (page.parent / target.partition("#")[0]).resolve()
+        for page in PAGES
+        for target in targets(page)
+    }
 
-    assert {page.name for page in PAGES} - linked == {"README.md"}
+    assert set(PAGES) - linked == {ROOT / "README.md"}
 
 
 def test_the_adapt_marks_are_those_of_the_conftest() -> None:

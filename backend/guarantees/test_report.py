@@ -54,3 +54,31 @@ async def test_refused(db):
 
     result.assert_outcomes(passed=3, failed=1)
     result.stdout.fnmatch_lines(["database: 2 tests on a new one, 1 refused"])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "arguments", "lost"),
+    [
+        pytest.param(0, ["-n", "2"], True, id="short tests"),
+        pytest.param(6, ["-n", "2"], False, id="long tests"),
+        pytest.param(0, [], False, id="one process"),
+    ],
+)
+def test_the_end_says_when_parallel_took_longer(
+    project: Project, seconds: int, arguments: list[str], *, lost: bool
+) -> None:
+    project.write(
+        "tests/test_it.py",
+        f"""
+import asyncio, pytest
+
+@pytest.mark.parametrize("number", range(2))
+async def test_it(db, number):
+    await asyncio.sleep({seconds})
+""",
+    )
+
+    result = project.run(*arguments)
+
+    result.assert_outcomes(passed=2)
+    assert any(line.startswith("-n lost: its workers took ") for line in result.outlines) == lost
