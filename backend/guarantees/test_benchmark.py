@@ -88,7 +88,16 @@ def test_a_strategy_that_fails_has_no_figures_and_is_not_run_again(
 ) -> None:
     project.write("pytest.ini", "[pytest]\n")
     project.write("works.py", "")
-    project.write("breaks.py", "def pytest_runtest_call(item): assert item.name != 'test_b'")
+    project.write(
+        "breaks.py",
+        """
+def pytest_configure():
+    with open("runs.txt", "a") as file: file.write("run ")
+
+def pytest_runtest_call(item):
+    assert item.name != "test_b"
+""",
+    )
     project.write("tests/test_it.py", "def test_a(): pass\ndef test_b(): pass")
     monkeypatch.delenv("PYTHONPATH", raising=False)
     works, breaks = (
@@ -98,7 +107,8 @@ def test_a_strategy_that_fails_has_no_figures_and_is_not_run_again(
 
     done = runs.rounds([works, breaks], 2, Console(file=io.StringIO()))
 
-    assert [len(each) for each in done.runs.values()] == [2, 0]
+    assert len(done.runs[works]) == 2
+    assert (project.path / "runs.txt").read_text(encoding="utf-8") == "run "
     assert [*done.figures()] == ["works"]
     assert "breaks failed with exit code 1" in done.problems[breaks]
 
