@@ -34,7 +34,7 @@ def summary(figures: dict[str, Any]) -> str:
             "xychart-beta horizontal",
             '    title "Seconds, median"',
             f"    x-axis {json.dumps(names)}",
-            f'    y-axis "s" 0 --> {max(medians):.0f}',
+            f'    y-axis "s" 0 --> {max(medians)}',
             f"    bar {medians}",
             "```",
             "",
