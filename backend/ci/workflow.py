@@ -60,14 +60,14 @@ def run(job: dict[str, Any], values: dict[str, str], folder: Path, console: Cons
         if ended.returncode:
             return "failure"
     if page.exists():
-        console.print(page.read_text(encoding="utf-8"), markup=False)
+        console.print(page.read_text(encoding="utf-8"))
     return "success"
 
 
 def main() -> int:
     """Run the jobs that are named, or all; return 0 only if each of them succeeded."""
     jobs = YAML(typ="safe").load(WORKFLOW)["jobs"]
-    console = Console()
+    console = Console(markup=False)
     results: dict[str, str] = {}
     for name in sys.argv[1:] or jobs:
         job = jobs[name]
@@ -76,7 +76,7 @@ def main() -> int:
         values = {f"matrix.{key}": value for key, value in first.items()}
         needed = [results.get(need, "skipped") for need in job.get("needs", [])]
         values["join(needs.*.result, ' ')"] = " ".join(needed)
-        console.rule(f"[bold]job {name}", characters="=")
+        console.rule(f"job {name}", characters="=")
         with tempfile.TemporaryDirectory() as folder:
             results[name] = run(job, values, Path(folder, "clone"), console)
     for name, result in results.items():
