@@ -73,7 +73,7 @@ def main() -> int:
         job = jobs[name]
         matrix = job.get("strategy", {}).get("matrix", {})
         (first, *_) = matrix.get("include") or [{key: each[0] for key, each in matrix.items()}]
-        values = {f"matrix.{key}": value for key, value in first.items()}
+        values = {f"matrix.{key}": str(value) for key, value in first.items()}
         needed = [results.get(need, "skipped") for need in job.get("needs", [])]
         values["join(needs.*.result, ' ')"] = " ".join(needed)
         console.rule(f"job {name}", characters="=")
