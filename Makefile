@@ -1,15 +1,17 @@
 # `make` alone prints what there is. Every target sets up what it needs by itself.
 .DEFAULT_GOAL := help
-SHELL := /bin/bash
+SHELL := bash
 MAKEFLAGS += --no-print-directory
 
-PYTHON ?= python3
+WINDOWS := $(filter Windows_NT,$(OS))
+PYTHON ?= $(if $(WINDOWS),python,python3)
 # Passed through to the command of the target, as in: make test-backend ARGS="-k login"
 ARGS ?=
 # The number of workers of test-parallel, as in: make test-parallel N=4
 N ?= auto
 
-BIN := .venv/bin
+SCRIPTS := $(if $(WINDOWS),Scripts,bin)
+BIN := .venv/$(SCRIPTS)
 READY := .venv/.ready
 LOCK := --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
 	--custom-compile-command "make lock" --upgrade
@@ -28,7 +30,7 @@ guarantees: $(READY) ## The tests of the conftest itself, each in a project of i
 
 .PHONY: shapes
 shapes: .venv-shapes/.ready ## The conftest in projects of other shapes, in an environment of their own
-	.venv-shapes/bin/pytest backend/guarantees/test_drop_in.py -n $(N) $(ARGS)
+	.venv-shapes/$(SCRIPTS)/pytest backend/guarantees/test_drop_in.py -n $(N) $(ARGS)
 
 .PHONY: test-backend
 test-backend: $(READY) ## The reference suite, in one process
@@ -46,16 +48,22 @@ test-before: $(READY) ## The same tests under the old conftest: drop and create 
 test-random: $(READY) ## The reference suite in random order; repeat one with SEED=the number it printed
 	$(BIN)/pytest backend/tests --random-order $(if $(SEED),--random-order-seed=$(SEED)) $(ARGS)
 
-.PHONY: test-lowest
-test-lowest: .venv-lowest/.ready ## The suite and the guarantees on the lowest versions of pyproject.toml
-	.venv-lowest/bin/pytest backend/tests $(ARGS)
-	.venv-lowest/bin/pytest backend/guarantees --ignore backend/guarantees/test_drop_in.py -n $(N) $(ARGS)
+.PHONY: test-lowest test-newest
+test-lowest: ## The suite and the guarantees on the lowest versions of pyproject.toml
+test-newest: ## The same on the newest versions there are, past the lock file
+test-lowest test-newest: test-%: .venv-%/.ready
+	.venv-$*/$(SCRIPTS)/pytest backend/tests $(ARGS)
+	.venv-$*/$(SCRIPTS)/pytest backend/guarantees --ignore backend/guarantees/test_drop_in.py -n $(N) $(ARGS)
 
 ##@ Comparison
 
 .PHONY: compare
 compare: $(READY) ## The same tests before and after: a table of what the conftest gains
 	$(BIN)/python -m benchmark.compare $(ARGS)
+
+.PHONY: summary
+summary: $(READY) ## The figures of compare.json as Markdown, with a chart: for the summary of a CI job
+	@$(BIN)/python -m ci.summary compare.json
 
 .PHONY: isolation
 isolation: $(READY) ## What isolation costs a test, beside bare BEGIN and ROLLBACK
@@ -89,23 +97,30 @@ db-migrate: $(READY) ## Bring the database up to the newest migration: DATABASE_
 
 .PHONY: db
 db: ## Start a PostgreSQL in Docker and print the TEST_DATABASE_URL to export
-	@docker info >/dev/null 2>&1 || { echo "Docker is not running. Without it, leave TEST_DATABASE_URL unset:" \
-		"PostgreSQL then starts by itself, from a wheel." >&2; exit 1; }
+	@docker compose ls >/dev/null 2>&1 || { echo "Docker with Compose is not running. Without it, leave" \
+		"TEST_DATABASE_URL unset: PostgreSQL then starts by itself, from a wheel." >&2; exit 1; }
 	docker compose up --detach --wait
 	@echo "export TEST_DATABASE_URL=postgresql+asyncpg://tests:tests@127.0.0.1:54329/tests"
 
 .PHONY: db-stop
 db-stop: ## Remove it
-	@docker info >/dev/null 2>&1 || { echo "Docker is not running: there is nothing to stop." >&2; exit 1; }
+	@docker compose ls >/dev/null 2>&1 || { echo "Docker with Compose is not running: there is nothing to" \
+		"stop. The PostgreSQL from the wheel stops by itself." >&2; exit 1; }
 	docker compose down --volumes
 
 ##@ Quality
 
 .PHONY: lint
-lint: $(READY) ## Lint, format and types, without changing anything
+lint: $(READY) ## Lint, format, types, spelling, and the files of CI, without changing anything
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/typos
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema custom.github-workflows-require-timeout .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/zizmor --offline --quiet --persona auditor .github
 
 .PHONY: fix
 fix: $(READY) ## Mend what lint can mend by itself
@@ -116,8 +131,26 @@ fix: $(READY) ## Mend what lint can mend by itself
 docs-check: $(READY) ## Links, anchors, commands and code of README and docs
 	$(BIN)/pytest backend/guarantees/test_docs.py $(ARGS)
 
+.PHONY: coverage
+coverage: $(READY) ## The suite and the guarantees, and how much of app and conftest they reach
+	$(BIN)/coverage erase
+	$(BIN)/coverage run --include "backend/app/*" -m pytest backend/tests
+	$(BIN)/coverage run --include "*/tests/conftest.py" -m pytest backend/guarantees \
+		--ignore backend/guarantees/test_drop_in.py -n $(N)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --include "backend/app/*" --fail-under 97
+	$(BIN)/coverage report --include "backend/tests/conftest.py" --fail-under 97
+
+.PHONY: audit
+audit: .venv-audit/.ready ## Known vulnerabilities of the pinned packages (needs the network)
+	.venv-audit/$(SCRIPTS)/pip-audit --strict --disable-pip --require-hashes -r requirements.lock
+
 .PHONY: check
-check: lint test ## What CI runs: lint, types, all tests (docs-check is one of the guarantees)
+check: lint coverage shapes ## What CI runs: lint, types, all tests with their coverage
+
+.PHONY: workflow
+workflow: $(READY) ## The steps of the CI workflow, here and in order, each job in a fresh clone
+	$(BIN)/python -m ci.workflow $(ARGS)
 
 ##@ Housekeeping
 
@@ -143,21 +176,32 @@ help: ## This text
 		/^##@/ {printf "\n%s\n", substr($$0, 5)} \
 		/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# An environment with what the argument names, by uv where it is installed, else by venv and pip.
 define INSTALL
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	{ echo "Python 3.11 or newer is needed; type: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
 if command -v uv >/dev/null; then \
 	uv venv --quiet --clear --python $(PYTHON) $(@D) && \
-	uv pip install --quiet --compile-bytecode --python $(@D)/bin/python --require-hashes -r $<; \
+	uv pip install --quiet --compile-bytecode --python $(@D) $(1); \
 else \
 	$(PYTHON) -m venv --clear $(@D) && \
-	$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<; \
+	$(@D)/$(SCRIPTS)/pip install --quiet --disable-pip-version-check $(1); \
 fi
 @touch $@
 endef
 
-# Each environment from its lock file, by uv where it is installed, else by venv and pip.
+# The direct dependencies without a lock file.
+UNLOCKED = $(PYTHON) -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb")); \
+	groups = project["dependency-groups"]; \
+	print(*project["project"]["dependencies"], *groups["test"], *groups["benchmark"], sep="\n")'
+
 .venv/.ready: requirements.lock
-	$(INSTALL)
+	$(call INSTALL,--require-hashes -r $<)
 .venv-%/.ready: requirements-%.lock
-	$(INSTALL)
+	$(call INSTALL,--require-hashes -r $<)
+# What is newest changes without a file that changes.
+.PHONY: .venv-newest/.ready .venv-audit/.ready
+.venv-newest/.ready:
+	$(call INSTALL,-r <($(UNLOCKED)))
+.venv-audit/.ready:
+	$(call INSTALL,pip-audit)

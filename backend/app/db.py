@@ -27,7 +27,8 @@ class Base(DeclarativeBase):
     type_annotation_map: ClassVar = {datetime: DateTime(timezone=True), str: Text()}
 
 
-engine = create_async_engine(get_settings().database_url)
+# The values of a statement, password hashes among them, stay out of its errors and of the log.
+engine = create_async_engine(get_settings().database_url, hide_parameters=True)
 SessionLocal = async_sessionmaker(engine, expire_on_commit=False)
 
 

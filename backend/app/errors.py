@@ -1,6 +1,7 @@
 """Answers to requests that cannot be fulfilled."""
 
 from fastapi import FastAPI, HTTPException, Request, status
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm.exc import StaleDataError
@@ -88,8 +89,17 @@ async def _data_error(_request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": detail}, status.HTTP_422_UNPROCESSABLE_CONTENT)
 
 
+async def _invalid(_request: Request, error: Exception) -> JSONResponse:
+    """Answer 422 without the input: with it, an answer that is logged would show passwords."""
+    if not isinstance(error, RequestValidationError):
+        raise error
+    shown = [{key: each[key] for key in ("type", "loc", "msg")} for each in error.errors()]
+    return JSONResponse({"detail": shown}, status.HTTP_422_UNPROCESSABLE_CONTENT)
+
+
 def add_exception_handlers(app: FastAPI) -> None:
     """Make `app` answer the database's refusals instead of failing on them."""
+    app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(IntegrityError, _integrity_error)
     app.add_exception_handler(StaleDataError, _stale_data)
     app.add_exception_handler(DBAPIError, _data_error)

@@ -174,8 +174,3 @@ def code(page: Path, language: str) -> list[str]:
     """Return the code blocks of a language on a page of the docs."""
     blocks = rf"^```{language}\n(.*?)^```$"
     return re.findall(blocks, page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-
-
-def database_name(url: str) -> str:
-    """Return the name of the database that a URL names."""
-    return str(make_url(url).database)

@@ -53,3 +53,22 @@ def test_the_server_of_a_killed_run_stops_after_the_next(project: Project, cache
 
     result.assert_outcomes(passed=1)
     assert not runs(cache)
+
+
+def test_nobody_else_can_reach_the_server(project: Project, cache: Path) -> None:
+    project.write(
+        "tests/test_it.py",
+        """
+from pathlib import Path
+import sqlalchemy as sa
+
+async def test_it(db):
+    assert await db.scalar(sa.text("SHOW listen_addresses")) == ""
+    folder = Path(await db.scalar(sa.text("SHOW unix_socket_directories")))
+    assert folder.stat().st_mode & 0o077 == 0
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=1)

@@ -8,7 +8,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models import RefreshToken, User
-from app.security import verify_password
+from app.security import dummy_hash, verify_password
 from tests.factories import PASSWORD, ClientFactory, create_user
 
 ACCOUNT = {"email": "ada@example.com", "password": PASSWORD, "full_name": "Ada Lovelace"}
@@ -50,6 +50,7 @@ class TestRegister:
 
         stored = await db.scalar(select(User.password_hash))
         assert stored is not None
+        assert stored.startswith("$argon2id$")
         assert PASSWORD not in stored
         assert verify_password(PASSWORD, stored) is True
 
@@ -104,6 +105,14 @@ class TestRegister:
         assert response.status_code == 422
         assert response.json()["detail"][0]["loc"] == ["body", field]
 
+    async def test_does_not_repeat_the_password_of_what_it_refuses(
+        self, client: AsyncClient
+    ) -> None:
+        response = await client.post("/api/auth/register", json={"password": PASSWORD})
+
+        assert response.status_code == 422
+        assert PASSWORD not in response.text
+
 
 class TestLogin:
     async def test_gives_tokens_that_open_the_account(
@@ -139,6 +148,18 @@ class TestLogin:
         unknown = await log_in(client, "nobody@example.com")
 
         assert (unknown.status_code, unknown.json()) == (known.status_code, known.json())
+
+    async def test_verifies_a_password_for_an_unknown_address_too(
+        self, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        verified = []
+        monkeypatch.setattr(
+            "app.auth.service.verify_password", lambda *given: verified.append(given)
+        )
+
+        await log_in(client, "nobody@example.com")
+
+        assert verified == [(PASSWORD, dummy_hash())]
 
     async def test_refuses_an_inactive_account(self, client: AsyncClient, db: AsyncSession) -> None:
         user = await create_user(db, is_active=False)

@@ -1,5 +1,6 @@
 """Tokens, settings and the limits that protect the application."""
 
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -7,8 +8,10 @@ import jwt
 import pytest
 from httpx import AsyncClient
 from pydantic import ValidationError
+from sqlalchemy.exc import DBAPIError
 
 from app.config import Settings, get_settings
+from app.db import engine
 from app.limits import MAX_BODY_BYTES
 from app.models import User
 from app.security import (
@@ -86,12 +89,44 @@ async def test_production_does_not_start_without_a_long_key(
     if key is not None:
         monkeypatch.setenv("SECRET_KEY", key)
 
-    with pytest.raises(ValidationError, match="SECRET_KEY"):
+    with pytest.raises(ValidationError, match="SECRET_KEY") as refused:
         Settings()
+
+    assert "too short" not in str(refused.value)
+
+
+async def test_a_key_that_is_not_given_is_known_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SECRET_KEY", raising=False)
+
+    first, second = Settings(), Settings()
+
+    assert first.secret_key != second.secret_key
+
+
+async def test_the_errors_of_the_database_show_no_values() -> None:
+    error = DBAPIError.instance(
+        "UPDATE users SET password_hash = :hash",
+        {"hash": "secret"},
+        Exception("refused"),
+        Exception,
+        hide_parameters=engine.sync_engine.hide_parameters,
+    )
+
+    assert "secret" not in str(error)
 
 
 async def test_a_body_that_is_too_large_is_refused_before_it_is_read(client: AsyncClient) -> None:
     response = await client.post("/api/auth/register", content=b"x" * (MAX_BODY_BYTES + 1))
+
+    assert response.status_code == 413
+
+
+async def test_a_body_of_unknown_size_is_refused_once_it_is_too_large(client: AsyncClient) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for chunk in (b"x" * MAX_BODY_BYTES, b"x"):
+            yield chunk
+
+    response = await client.post("/api/auth/register", content=chunks())
 
     assert response.status_code == 413
 

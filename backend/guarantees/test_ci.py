@@ -1,0 +1,50 @@
+"""The CI workflow runs what a developer can run, and no job can fail unnoticed."""
+
+from typing import Any
+
+import pytest
+
+from ci.summary import summary
+from guarantees.test_docs import ROOT, TARGETS
+
+yaml = pytest.importorskip("ruamel.yaml", reason="only the environment of `make lint` has it")
+JOBS: dict[str, Any] = yaml.YAML(typ="safe").load(ROOT / ".github" / "workflows" / "ci.yml")["jobs"]
+
+
+@pytest.mark.parametrize("name", sorted(JOBS.keys() - {"gate"}))
+def test_a_job_calls_makefile_targets_only(name: str) -> None:
+    commands = [step["run"].split() for step in JOBS[name]["steps"] if "run" in step]
+
+    assert commands != []
+    assert {command[0] for command in commands} == {"make"}
+    assert {command[1] for command in commands} <= set(TARGETS)
+
+
+def test_the_gate_waits_for_every_other_job() -> None:
+    assert {*JOBS["gate"]["needs"], "gate"} == JOBS.keys()
+
+
+def test_the_summary_has_a_table_and_a_chart_of_all_strategies() -> None:
+    row = {"fixture_share": 0.5, "ddl": 7, "connections": 3}
+    figures = {
+        "tests": 10,
+        "strategies": {
+            "before": {"workers": 1, "wall_s": [3, 4], "median_s": 3.5, "ms_per_test": 350, **row},
+            "parallel": {
+                "workers": 2,
+                "wall_s": [1, 2],
+                "median_s": 1.75,
+                "ms_per_test": 175,
+                **row,
+            },
+        },
+        "machine": {"python": "3.14.0", "cpus": 2, "system": "Linux"},
+        "versions": {"pytest": "9.0.0"},
+    }
+
+    lines = summary(figures).splitlines()
+
+    assert "| before | 3.50 | 3.00 | 4.00 | 1.0 x | 350.0 | 50% | 7 | 3 |" in lines
+    assert "| parallel -n 2 | 1.75 | 1.00 | 2.00 | 2.0 x | 175.0 | 50% | 7 | 3 |" in lines
+    assert '    x-axis ["before", "parallel -n 2"]' in lines
+    assert "    bar [3.5, 1.75]" in lines
