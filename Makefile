@@ -7,12 +7,15 @@ WINDOWS := $(filter Windows_NT,$(OS))
 PYTHON ?= $(if $(WINDOWS),python,python3)
 # Passed through to the command of the target, as in: make test-backend ARGS="-k login"
 ARGS ?=
+# A part of the suite, as in: make test-shard SHARD=2/4
+SHARD ?=
 # The number of workers of test-parallel, as in: make test-parallel N=4
 N ?= auto
 
 SCRIPTS := $(if $(WINDOWS),Scripts,bin)
 BIN := .venv/$(SCRIPTS)
 READY := .venv/.ready
+DURATIONS := backend/tests/.test_durations
 LOCK := --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
 	--custom-compile-command "make lock" --upgrade
 export PYTHONPATH := backend
@@ -54,6 +57,28 @@ test-newest: ## The same on the newest versions there are, past the lock file
 test-lowest test-newest: test-%: .venv-%/.ready
 	.venv-$*/$(SCRIPTS)/pytest backend/tests $(ARGS)
 	.venv-$*/$(SCRIPTS)/pytest backend/guarantees --ignore backend/guarantees/test_drop_in.py -n $(N) $(ARGS)
+
+##@ Shards: a suite that has outgrown one machine
+
+.PHONY: test-shard
+test-shard: $(READY) ## One part of the suite, as in: make test-shard SHARD=2/4; its report goes to shards/
+	@[[ "$(SHARD)" =~ ^([1-9][0-9]*)/([1-9][0-9]*)$$ ]] && (( BASH_REMATCH[1] <= BASH_REMATCH[2] )) || \
+		{ echo "SHARD=$(SHARD) is no part of the suite; type: make test-shard SHARD=2/4" >&2; exit 1; }
+	mkdir -p shards
+	COVERAGE_FILE=shards/.coverage.$(subst /,-of-,$(SHARD)) $(BIN)/coverage run --include "backend/app/*" \
+		-m pytest backend/tests -n $(N) --junitxml shards/shard-$(subst /,-of-,$(SHARD)).xml \
+		--group $(firstword $(subst /, ,$(SHARD))) --splits $(lastword $(subst /, ,$(SHARD))) \
+		--splitting-algorithm least_duration --durations-path $(DURATIONS) $(ARGS)
+
+.PHONY: merge-shards
+merge-shards: $(READY) ## Merge what is in shards/; fails unless every test of the suite ran once, and passed
+	$(BIN)/python -m ci.shards shards backend/tests
+	$(BIN)/coverage combine --keep --quiet --data-file shards/.coverage shards
+	$(BIN)/coverage report --data-file shards/.coverage --include "backend/app/*" --fail-under 97
+
+.PHONY: durations
+durations: $(READY) ## Record how long each test takes, by which the suite is split
+	$(BIN)/pytest backend/tests --store-durations --clean-durations --durations-path $(DURATIONS)
 
 ##@ Comparison
 

@@ -45,4 +45,4 @@ def summary(figures: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    print(summary(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))))  # noqa: T201 - its purpose
+    print(summary(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))))

@@ -196,11 +196,13 @@ def pytest_terminal_summary(
     """Say how many tests had a database of their own or were refused something; and if -n lost."""
     found = [report for kind in terminalreporter.stats.values() for report in kind]
     reports = [report for report in found if isinstance(report, pytest.TestReport)]
+    if not reports:
+        return
     tests = [report for report in reports if report.when == "call"]
     fresh = sum("fresh_database" in test.keywords for test in tests)
-    refused = sum("Refused: " in test.longreprtext for test in tests)
+    refused = sum("Refused: " in report.longreprtext for report in reports)
     terminalreporter.write_line(f"database: {fresh} tests on a new one, {refused} refused")
-    if reports and (asked := config.stash.get(WORKERS_ASKED, None)):
+    if asked := config.stash.get(WORKERS_ASKED, None):
         first, last = min(each.start for each in reports), max(each.stop for each in reports)
         price, saved = first - asked, sum(each.duration for each in reports) - (last - first)
         if saved < price:
