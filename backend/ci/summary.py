@@ -14,7 +14,7 @@ def summary(figures: dict[str, Any]) -> str:
     names = [
         name if row["workers"] == 1 else f"{name} -n {row['workers']}" for name, row in strategies
     ]
-    medians = [row["median_s"] for _, row in strategies]
+    medians = [round(row["median_s"], 2) for _, row in strategies]
     table = [
         f"| {name} | {row['median_s']:.2f} | {min(row['wall_s']):.2f} | {max(row['wall_s']):.2f} "
         f"| {medians[0] / row['median_s']:.1f} x | {row['ms_per_test']:.1f} "
