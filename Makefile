@@ -187,6 +187,7 @@ lock: ## Pin the newest packages that pyproject.toml allows (needs uv)
 	uv pip compile pyproject.toml --group dev $(LOCK) -o requirements.lock
 	uv pip compile pyproject.toml --group shapes $(LOCK) -o requirements-shapes.lock
 	uv pip compile pyproject.toml --group charts $(LOCK) -o requirements-charts.lock
+	uv pip compile pyproject.toml --group rivals $(LOCK) -o requirements-rivals.lock
 	uv pip compile pyproject.toml --group test --group benchmark $(LOCK) --resolution lowest-direct \
 		-o requirements-lowest.lock
 

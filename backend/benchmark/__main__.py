@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ from benchmark.strategies import OURS, STRATEGIES
 
 RESULTS = BACKEND.parent / "docs" / "benchmarks"
 RIVALS = BACKEND / "benchmark" / "rivals"
+NAMES = ("ours", "recipe", "pytest_sqla", "pytest_postgresql", "py_pglite")
 RIVALS_PYTHON = BACKEND.parent / ".venv-rivals" / "bin" / "python"
 REPEATS = (1, 4, 20)  # of the reference suite
 WORKERS = (0, 2, 4, 8)
@@ -51,10 +53,20 @@ def measure_rivals(count: int, console: Console) -> dict[str, Any]:
     """Run the neutral suite under every rival."""
     tests = RIVALS / "neutral"
     rivals = [
-        Strategy(path.stem, (path,), python=RIVALS_PYTHON, tests=tests)
-        for path in sorted(RIVALS.glob("[a-z]*.py"))
+        Strategy(name, (RIVALS / f"{name}.py",), python=RIVALS_PYTHON, tests=tests)
+        for name in NAMES
     ]
-    return outcome(rounds(rivals, count, console))
+    return outcome(rounds(rivals, count, console)) | {"versions": rivals_versions()}
+
+
+def rivals_versions() -> dict[str, str]:
+    """Return the versions that are installed in the rivals' environment."""
+    names = ["pytest-sqla", "pytest-postgresql", "py-pglite", "psycopg"]
+    code = f"from importlib.metadata import version as v; print(*map(v, {names}))"
+    printed = subprocess.run(  # noqa: S603 - our own command
+        [RIVALS_PYTHON, "-c", code], check=True, capture_output=True, text=True
+    ).stdout
+    return dict(zip(names, printed.split(), strict=True))
 
 
 def measure_limit(_count: int, _console: Console) -> dict[str, Any]:
@@ -117,12 +129,9 @@ def main() -> int:
     for part in given.parts:
         measured = PARTS[part](given.rounds, console)
         failed.update(measured.get("failed", {}))
-        result[part] = {
-            "date": f"{datetime.now(UTC):%Y-%m-%d}",
-            **circumstances(),
-            **measured,
-        }
-        result[part]["versions"] |= versions | measured.get("versions", {})
+        with_versions = circumstances()
+        with_versions["versions"] |= versions | measured.pop("versions", {})
+        result[part] = {"date": f"{datetime.now(UTC):%Y-%m-%d}", **with_versions, **measured}
         file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         for sheet in sheets.of(part, result[part]):
             console.print(sheets.table(sheet))

@@ -1,0 +1,1 @@
+"""Other published ways of giving each test a clean database, and ours, under one neutral suite."""
