@@ -1,1 +1,23 @@
-"""Other published ways of giving each test a clean database, and ours, under one neutral suite."""
+"""Other published ways of giving each test a clean database, and ours, under one neutral suite.
+
+Each module but `common` is a pytest plugin that offers the suite a fixture `session`. In
+.venv-rivals, with PYTHONPATH=backend and the server's URL in TEST_DATABASE_URL:
+
+    pytest --noconftest -p benchmark.rivals.NAME backend/benchmark/rivals/neutral
+
+ours               the conftest of backend/tests, read at each start, in a project of its own
+recipe             SQLAlchemy's recipe: a connection, a transaction and savepoints, rolled back
+pytest_sqla        the same recipe as a plugin, with checks; its fast setting, a pooled connection
+pytest_postgresql  a database cloned from a template for each test, and dropped after it
+py_pglite          PostgreSQL as WebAssembly in Node.js, on no server; all tables truncated
+
+All use asyncpg but py_pglite, whose async fixtures bring psycopg. All run on one event loop, as a
+pool of connections lives no longer than its loop: pytest-sqla would connect anew for each test.
+Workers of pytest-xdist have a database each, but in py_pglite, where they would stop each other's
+server.
+
+Not measured: requests to an application, because most of these know of sessions only; py-pglite on
+the server that the others use, because PGlite is its server; pytest-async-sqlalchemy 0.2.0, which
+fails with "fixture 'event_loop' not found" on pytest-asyncio 1; pytest-sqlalchemy 0.3.0 and
+pytest-sqlalchemy-session 0.3.4b1, which have no async sessions.
+"""

@@ -12,6 +12,7 @@ import os
 from collections.abc import AsyncIterator
 
 import pytest_asyncio
+from psycopg import AsyncConnection
 from pytest_postgresql import factories
 from sqlalchemy import create_engine, make_url
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
@@ -21,7 +22,6 @@ from benchmark.rivals.neutral.models import Base
 pytest_plugins = ["benchmark.rivals.common"]
 
 SERVER = make_url(os.environ["TEST_DATABASE_URL"])
-NAME = f"rival_{os.getpid()}"
 
 
 def create_tables(*, dbname: str, **_: object) -> None:
@@ -36,16 +36,16 @@ template = factories.postgresql_noproc(
     port=SERVER.port,
     user=SERVER.username,
     password=SERVER.password,
-    dbname=NAME,
+    dbname=f"rival_{os.getpid()}",
     load=[create_tables],
 )
 clone = factories.postgresql_async("template")
 
 
 @pytest_asyncio.fixture
-async def session(clone: object) -> AsyncIterator[AsyncSession]:
+async def session(clone: AsyncConnection) -> AsyncIterator[AsyncSession]:
     """A session on the test's own clone."""
-    engine = create_async_engine(SERVER.set(database=NAME))
+    engine = create_async_engine(SERVER.set(database=clone.info.dbname))
     async with AsyncSession(engine) as session:
         yield session
     await engine.dispose()
