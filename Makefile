@@ -80,6 +80,10 @@ merge-shards: $(READY) ## Merge what is in shards/; fails unless every test of t
 durations: $(READY) ## Record how long each test takes, by which the suite is split
 	$(BIN)/pytest backend/tests --store-durations --clean-durations --durations-path $(DURATIONS)
 
+.PHONY: model
+model: $(READY) ## How far workers and shards go: wall times of larger suites; what a shard costs: ARGS="--shard-s 60"
+	$(BIN)/python -m ci.model $(ARGS)
+
 ##@ Comparison
 
 .PHONY: compare
