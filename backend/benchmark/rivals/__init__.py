@@ -13,8 +13,8 @@ py_pglite          PostgreSQL as WebAssembly in Node.js, on no server; all table
 
 All use asyncpg but py_pglite, whose async fixtures bring psycopg. All run on one event loop, as a
 pool of connections lives no longer than its loop: pytest-sqla would connect anew for each test.
-Workers of pytest-xdist have a database each, but in py_pglite, where they would stop each other's
-server.
+On workers of pytest-xdist all are green but py_pglite, whose workers share one folder and fail: it
+is for runs in one process.
 
 Not measured: requests to an application, because most of these know of sessions only; py-pglite on
 the server that the others use, because PGlite is its server; pytest-async-sqlalchemy 0.2.0, which

@@ -4,7 +4,7 @@ With the async SQLAlchemy fixtures that it brings. They use psycopg, and a serve
 PGlite's one connection. Its folder is kept, so that `npm install` is not in each run's time.
 
 https://github.com/wey-gu/py-pglite#advanced (the folder)
-https://github.com/wey-gu/py-pglite/blob/main/tests/test_advanced_async.py (the fixtures)
+https://github.com/wey-gu/py-pglite/blob/main/src/py_pglite/sqlalchemy/fixtures.py (the fixtures)
 """
 
 import sys
