@@ -25,6 +25,7 @@ def test_c(): pass
 @pytest.fixture
 def shards(project: Project) -> Project:
     """A project whose two shards have run."""
+    pytest.importorskip("pytest_split", reason="only in the environment of `make test`")
     project.write("pytest.ini", "[pytest]\n")
     project.write("tests/test_it.py", TESTS)
     for number in (1, 2):
