@@ -108,9 +108,7 @@ WRITE = re.compile(
 SPENDS = re.compile(r"\s*(CREATE|ALTER|DROP|PREPARE)\b", re.IGNORECASE)
 ENDS = re.compile(r"\s*(COMMIT|END|ROLLBACK)\s*;?\s*$", re.IGNORECASE)
 LOCAL = re.compile(r"\bSET\s+LOCAL\b|\bset_config\b", re.IGNORECASE)
-SAVEPOINT, RELEASE, ROLLBACK = (
-    f"{command}SAVEPOINT {PREFIX}" for command in ("", "RELEASE ", "ROLLBACK TO ")
-)
+SAVEPOINT, ROLLBACK = f"SAVEPOINT {PREFIX}", f"ROLLBACK TO SAVEPOINT {PREFIX}"
 RESETS = ["RESET ALL", "RESET ROLE"]
 FRESH = "With @pytest.mark.fresh_database the test has real connections, where this works."
 USE_A_FACTORY = (
@@ -573,10 +571,10 @@ class Transactions:
 
     def begin(self, connection: sa.Connection) -> None:
         """Start the transaction of a test."""
-        self.send(connection, "BEGIN")
+        self.send(connection, f"BEGIN; {SAVEPOINT}")
         mine = connection.connection
         self.shared, self.checked_out = mine.dbapi_connection, [mine]
-        self.savepoint = self.spent = False
+        self.spent = False
         self.loop = asyncio.get_running_loop()
 
     def end(self, connection: sa.Connection) -> None:
@@ -622,9 +620,6 @@ class Transactions:
             refuse("this would end the transaction of the test. Commit a session instead.")
         self.take_turn(mine)
         try:
-            if not self.savepoint:
-                mine.cursor().execute(SAVEPOINT)
-                self.savepoint = True
             self.owner = mine
             self.local |= LOCAL.search(statement) is not None
             self.spent |= SPENDS.match(statement) is not None
@@ -673,14 +668,14 @@ class Transactions:
             return
         self.speaker = mine
         try:
-            for statement in [self.check] * bool(self.check) + RESETS * self.local + [RELEASE]:
+            for statement in [self.check] * bool(self.check) + RESETS * self.local:
                 mine.cursor().execute(statement)
+            self.shared.run_async(lambda driver: driver.execute(f"RELEASE {SAVEPOINT}; {SAVEPOINT}"))
         except Exception as error:
             self.do_rollback(mine)
             if getattr(error, "sqlstate", None) != "25P02":  # what has failed ends in silence
                 raise
         else:
-            self.savepoint = False
             self.let_go()
 
     def do_rollback(self, mine: PoolProxiedConnection) -> None:
