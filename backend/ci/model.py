@@ -70,7 +70,7 @@ def main() -> None:
             table.add_column("one process" if workers == 1 else f"-n {workers}", justify="right")
         for shards in SHARDS:
             walls = [wall_s(tests, workers, shards, prices) for workers in WORKERS]
-            table.add_row(f"{shards}", *(f"{wall:,.0f}" for wall in walls))
+            table.add_row(f"{shards}", *(f"{wall:,.1f}" for wall in walls))
         console.print(table)
         workers, shards = cheapest(tests, prices)
         console.print(f"Enough: {workers} workers, {shards} shards\n")
