@@ -61,20 +61,23 @@ test-lowest test-newest: test-%: .venv-%/.ready
 ##@ Shards: a suite that has outgrown one machine
 
 .PHONY: test-shard
+test-shard: PART = $(subst /,-of-,$(SHARD))
 test-shard: $(READY) ## One part of the suite, as in: make test-shard SHARD=2/4; its report goes to shards/
 	@[[ "$(SHARD)" =~ ^([1-9][0-9]*)/([1-9][0-9]*)$$ ]] && (( BASH_REMATCH[1] <= BASH_REMATCH[2] )) || \
 		{ echo "SHARD=$(SHARD) is no part of the suite; type: make test-shard SHARD=2/4" >&2; exit 1; }
 	mkdir -p shards
-	COVERAGE_FILE=shards/.coverage.$(subst /,-of-,$(SHARD)) $(BIN)/coverage run --include "backend/app/*" \
-		-m pytest backend/tests -n $(N) --junitxml shards/shard-$(subst /,-of-,$(SHARD)).xml \
+	rm -f shards/shard-$(PART).xml shards/.coverage.$(PART).*
+	COVERAGE_FILE=shards/.coverage.$(PART) $(BIN)/coverage run --include "backend/app/*" \
+		-m pytest backend/tests -n $(N) --junitxml shards/shard-$(PART).xml \
 		--group $(firstword $(subst /, ,$(SHARD))) --splits $(lastword $(subst /, ,$(SHARD))) \
 		--splitting-algorithm least_duration --durations-path $(DURATIONS) $(ARGS)
 
 .PHONY: merge-shards
 merge-shards: $(READY) ## Merge what is in shards/; fails unless every test of the suite ran once, and passed
 	$(BIN)/python -m ci.shards shards backend/tests
-	$(BIN)/coverage combine --keep --quiet --data-file shards/.coverage shards
-	$(BIN)/coverage report --data-file shards/.coverage --include "backend/app/*" --fail-under 97
+	rm -f shards/.coverage
+	$(BIN)/coverage report --keep-combined --data-file shards/.coverage \
+		--include "backend/app/*" --fail-under 97
 
 .PHONY: durations
 durations: $(READY) ## Record how long each test takes, by which the suite is split
@@ -166,7 +169,6 @@ coverage: $(READY) ## The suite and the guarantees, and how much of app and conf
 	$(BIN)/coverage run --include "backend/app/*" -m pytest backend/tests
 	$(BIN)/coverage run --include "*/tests/conftest.py" -m pytest backend/guarantees \
 		--ignore backend/guarantees/test_drop_in.py -n $(N)
-	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --include "backend/app/*" --fail-under 97
 	$(BIN)/coverage report --include "backend/tests/conftest.py" --fail-under 97
 
