@@ -108,7 +108,8 @@ WRITE = re.compile(
 SPENDS = re.compile(r"\s*(CREATE|ALTER|DROP|PREPARE)\b", re.IGNORECASE)
 ENDS = re.compile(r"\s*(COMMIT|END|ROLLBACK)\s*;?\s*$", re.IGNORECASE)
 LOCAL = re.compile(r"\bSET\s+LOCAL\b|\bset_config\b", re.IGNORECASE)
-SAVEPOINT, ROLLBACK = f"SAVEPOINT {PREFIX}", f"ROLLBACK TO SAVEPOINT {PREFIX}"
+SAVEPOINT = f"SAVEPOINT {PREFIX}"
+KEEP, UNDO = f"RELEASE {SAVEPOINT}; {SAVEPOINT}", f"ROLLBACK TO {SAVEPOINT}"
 RESETS = ["RESET ALL", "RESET ROLE"]
 FRESH = "With @pytest.mark.fresh_database the test has real connections, where this works."
 USE_A_FACTORY = (
@@ -670,7 +671,7 @@ class Transactions:
         try:
             for statement in [self.check] * bool(self.check) + RESETS * self.local:
                 mine.cursor().execute(statement)
-            self.shared.run_async(lambda driver: driver.execute(f"RELEASE {SAVEPOINT}; {SAVEPOINT}"))
+            self.shared.run_async(lambda driver: driver.execute(KEEP))
         except Exception as error:
             self.do_rollback(mine)
             if getattr(error, "sqlstate", None) != "25P02":  # what has failed ends in silence
@@ -682,7 +683,7 @@ class Transactions:
         """Undo what this connection has not committed."""
         if self.owner is mine:
             self.speaker = mine
-            mine.cursor().execute(ROLLBACK)
+            mine.cursor().execute(UNDO)
             self.let_go()
 
     def set_isolation_level(self, to: Any, level: Any) -> None:
