@@ -89,4 +89,5 @@ def growth(measured: dict[str, Any], axes: Axes) -> None:
         )
     axes.set_xlabel("tests")
     axes.set_ylabel("seconds")
+    axes.set_ylim(bottom=0)
     axes.legend()
