@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
+from benchmark import sheets
 from benchmark.profile import profile, show_advice
 from benchmark.runs import BACKEND, TESTS, Rounds, Strategy, circumstances, rounds
 from benchmark.server import server_url
@@ -32,31 +32,9 @@ def summary(done: Rounds) -> dict[str, Any]:
     }
 
 
-def table(result: dict[str, Any]) -> Table:
-    """Return the figures as a table for the terminal."""
-    made = Table(title=f"{result['tests']} tests, the same ones under each conftest")
-    made.add_column("", no_wrap=True)
-    for name in ("median s", "min", "max", "faster", "ms/test", "set-up", "DDL", "connects"):
-        made.add_column(name, justify="right", no_wrap=True)
-    before = result["strategies"].get("before")
-    for name, row in result["strategies"].items():
-        made.add_row(
-            name if row["workers"] == 1 else f"{name} -n {row['workers']}",
-            f"{row['median_s']:.2f}",
-            f"{min(row['wall_s']):.2f}",
-            f"{max(row['wall_s']):.2f}",
-            f"{before['median_s'] / row['median_s']:.1f} x" if before else "",
-            f"{row['ms_per_test']:.1f}",
-            f"{row['fixture_share']:.0%}",
-            str(row["ddl"]),
-            str(row["connections"]),
-        )
-    return made
-
-
 def show(result: dict[str, Any], console: Console) -> None:
     """Print the table and what it does not say by itself."""
-    console.print(table(result))
+    console.print(sheets.table(sheets.comparison(result)))
     machine = result["machine"]
     console.print(f"Python {machine['python']}, {machine['cpus']} CPUs, {machine['system']}")
     console.print(", ".join(f"{name} {number}" for name, number in result["versions"].items()))

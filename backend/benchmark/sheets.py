@@ -51,6 +51,25 @@ def strategies(measured: dict[str, Any]) -> list[Sheet]:
     return [Sheet("strategies", columns, rows), ladder(figures)]
 
 
+def comparison(result: dict[str, Any]) -> Sheet:
+    """Return the strategies of `make compare`."""
+    columns = ("", "median s", "min", "max", "faster", "ms/test", "set-up", "DDL", "connects")
+    before = result["strategies"].get("before")
+    rows = [
+        (
+            name if row["workers"] == 1 else f"{name} -n {row['workers']}",
+            *spread(row),
+            f"{before['median_s'] / row['median_s']:.1f} x" if before else "",
+            f"{row['ms_per_test']:.1f}",
+            f"{row['fixture_share']:.0%}",
+            f"{row['ddl']}",
+            f"{row['connections']}",
+        )
+        for name, row in result["strategies"].items()
+    ]
+    return Sheet(f"{result['tests']} tests, the same ones under each conftest", columns, rows)
+
+
 def ladder(figures: dict[str, Any]) -> Sheet:
     """Return what each step gains over the one before it, and over the first."""
     walls = [(step, figures[name]["median_s"]) for step, name in LADDER if name in figures]

@@ -5,30 +5,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
-COLUMNS = ("median s", "min", "max", "faster", "ms/test", "set-up", "DDL", "connects")
+from benchmark import sheets
 
 
 def summary(figures: dict[str, Any]) -> str:
     """Return a table of all strategies and a chart of their medians."""
-    strategies = figures["strategies"].items()
-    names = [
-        name if row["workers"] == 1 else f"{name} -n {row['workers']}" for name, row in strategies
-    ]
-    medians = [round(row["median_s"], 2) for _, row in strategies]
-    table = [
-        f"| {name} | {row['median_s']:.2f} | {min(row['wall_s']):.2f} | {max(row['wall_s']):.2f} "
-        f"| {medians[0] / row['median_s']:.1f} x | {row['ms_per_test']:.1f} "
-        f"| {row['fixture_share']:.0%} | {row['ddl']} | {row['connections']} |"
-        for name, (_, row) in zip(names, strategies, strict=True)
-    ]
+    sheet = sheets.comparison(figures)
+    names = [name for name, *_ in sheet.rows]
+    medians = [round(row["median_s"], 2) for row in figures["strategies"].values()]
     machine = figures["machine"]
     return "\n".join(
         [
-            f"## {figures['tests']} tests, the same ones under each conftest",
+            f"## {sheet.name}",
             "",
-            f"| | {' | '.join(COLUMNS)} |",
-            f"|---|{'--:|' * len(COLUMNS)}",
-            *table,
+            sheets.markdown(sheet),
             "",
             "```mermaid",
             "xychart-beta horizontal",
