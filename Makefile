@@ -60,17 +60,19 @@ test-lowest test-newest: test-%: .venv-%/.ready
 
 ##@ Shards: a suite that has outgrown one machine
 
-.PHONY: test-shard
+.PHONY: test-shard checked-shard
 test-shard: PART = $(subst /,-of-,$(SHARD))
-test-shard: $(READY) ## One part of the suite, as in: make test-shard SHARD=2/4; its report goes to shards/
-	@[[ "$(SHARD)" =~ ^([1-9][0-9]*)/([1-9][0-9]*)$$ ]] && (( BASH_REMATCH[1] <= BASH_REMATCH[2] )) || \
-		{ echo "SHARD=$(SHARD) is no part of the suite; type: make test-shard SHARD=2/4" >&2; exit 1; }
+test-shard: checked-shard $(READY) ## One part of the suite, as in: make test-shard SHARD=2/4; its report goes to shards/
 	mkdir -p shards
 	rm -f shards/shard-$(PART).xml shards/.coverage.$(PART).*
 	COVERAGE_FILE=shards/.coverage.$(PART) $(BIN)/coverage run --include "backend/app/*" \
 		-m pytest backend/tests -n $(N) --junitxml shards/shard-$(PART).xml \
 		--group $(firstword $(subst /, ,$(SHARD))) --splits $(lastword $(subst /, ,$(SHARD))) \
 		--splitting-algorithm least_duration --durations-path $(DURATIONS) $(ARGS)
+
+checked-shard:
+	@[[ "$(SHARD)" =~ ^([1-9][0-9]*)/([1-9][0-9]*)$$ ]] && (( BASH_REMATCH[1] <= BASH_REMATCH[2] )) || \
+		{ echo "SHARD=$(SHARD) is no part of the suite; type: make test-shard SHARD=2/4" >&2; exit 1; }
 
 .PHONY: merge-shards
 merge-shards: $(READY) ## Merge what is in shards/; fails unless every test of the suite ran once, and passed
