@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -207,6 +208,15 @@ async def test_it(client, db):
     assert calls["password hashing"] == "8"
     assert calls["requests to the app"] == "1"
     assert calls["tests"] == "1"
+
+
+def test_the_password_of_a_connection_belongs_to_connecting() -> None:
+    profile = runpy.run_path(str(runs.PLUGINS / "conftest_profiler.py"))["Profile"]()
+
+    with profile.frame("connecting"), profile.frame("password hashing"):
+        pass
+
+    assert profile.calls == {"connecting": 1}
 
 
 def test_a_second_in_a_request_counts_once(project: Project) -> None:

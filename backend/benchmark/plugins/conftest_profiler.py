@@ -71,6 +71,9 @@ class Profile:
     def frame(self, category: str) -> Iterator[Frame]:
         """Time what happens inside, and tell the work around it."""
         outer = INNERMOST.get() or self.phase
+        if outer and outer.category == "connecting":
+            yield outer  # the driver hashes its password, which no test can make cheaper
+            return
         mine = Frame(category)
         token = INNERMOST.set(mine)
         try:
