@@ -89,6 +89,15 @@ async def test_a_task_that_is_none_is_refused(
     assert response.json()["detail"][0]["loc"] == ["body", field]
 
 
+async def test_a_title_that_no_column_can_hold_is_refused(
+    mine: AsyncClient, project: Project
+) -> None:
+    response = await mine.post(f"/api/projects/{project.id}/tasks", json={"title": "NUL \0"})
+
+    assert response.status_code == 422
+    assert response.json() == {"detail": "a value cannot be stored in the database"}
+
+
 async def test_a_change_leaves_the_other_fields_alone(
     mine: AsyncClient, db: AsyncSession, project: Project
 ) -> None:
