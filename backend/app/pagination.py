@@ -5,8 +5,9 @@ who pages meanwhile may miss a task.
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
+from fastapi import Query
 from pydantic import BaseModel, Field, field_validator
 from sqlalchemy import Select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -30,6 +31,9 @@ class PageQuery(BaseModel):
         if cursor is not None:
             decode_cursor(cursor)
         return cursor
+
+
+PageParams = Annotated[PageQuery, Query()]
 
 
 class Page(Output, Generic[T]):

@@ -32,7 +32,7 @@ async def test_a_new_label_is_listed(mine: AsyncClient, project: Project) -> Non
 
     response = await mine.get(f"/api/projects/{project.id}/labels")
 
-    assert [(row["name"], row["color"]) for row in response.json()] == [("bug", "#ff0000")]
+    assert [(row["name"], row["color"]) for row in response.json()["items"]] == [("bug", "#ff0000")]
 
 
 async def test_a_name_is_given_once_in_a_project(

@@ -125,7 +125,7 @@ async def test_an_administrator_sees_every_team(
 
     response = await client_factory(admin_user).get("/api/teams")
 
-    assert [row["slug"] for row in response.json()] == [team.slug]
+    assert [row["slug"] for row in response.json()["items"]] == [team.slug]
 
 
 async def test_an_inactive_user_is_shut_out(

@@ -87,14 +87,14 @@ class TestRead:
 
         response = await mine.get("/api/projects")
 
-        assert sorted(row["key"] for row in response.json()) == sorted(["OPS", second.key])
+        assert [row["key"] for row in response.json()["items"]] == ["OPS", second.key]
 
     async def test_lists_the_projects_of_one_team(
         self, mine: AsyncClient, team: Team, project: Project
     ) -> None:
         response = await mine.get(f"/api/teams/{team.id}/projects")
 
-        assert [row["name"] for row in response.json()] == ["Operations"]
+        assert [row["name"] for row in response.json()["items"]] == ["Operations"]
 
     async def test_finds_only_the_archived_when_asked(
         self, mine: AsyncClient, db: AsyncSession, team: Team, project: Project
@@ -104,7 +104,7 @@ class TestRead:
 
         response = await mine.get("/api/projects?archived=true")
 
-        assert [row["key"] for row in response.json()] == ["OPS"]
+        assert [row["key"] for row in response.json()["items"]] == ["OPS"]
 
     async def test_hides_a_project_from_outsiders(
         self, mine: AsyncClient, db: AsyncSession

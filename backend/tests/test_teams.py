@@ -64,7 +64,7 @@ class TestRead:
 
         response = await mine.get("/api/teams")
 
-        assert [team["id"] for team in response.json()] == [own.id]
+        assert [team["id"] for team in response.json()["items"]] == [own.id]
 
     async def test_hides_a_team_from_outsiders(self, mine: AsyncClient, db: AsyncSession) -> None:
         team = await create_team(db)
@@ -82,7 +82,7 @@ class TestRead:
 
         response = await mine.get(f"/api/teams/{team.id}/members")
 
-        assert [(row["email"], row["role"]) for row in response.json()] == [
+        assert [(row["email"], row["role"]) for row in response.json()["items"]] == [
             (regular_user.email, "owner"),
             (other.email, "member"),
         ]
@@ -171,7 +171,7 @@ class TestMembers:
 
         seen = await client_factory(newcomer).get("/api/teams")
         assert response.status_code == 201
-        assert [row["id"] for row in seen.json()] == [team.id]
+        assert [row["id"] for row in seen.json()["items"]] == [team.id]
 
     async def test_nobody_is_added_twice(
         self, mine: AsyncClient, db: AsyncSession, regular_user: User
@@ -259,7 +259,7 @@ class TestMembers:
         response = await mine.delete(f"/api/teams/{team.id}/members/{regular_user.id}")
 
         assert response.status_code == 204
-        assert (await mine.get("/api/teams")).json() == []
+        assert (await mine.get("/api/teams")).json()["items"] == []
 
     async def test_a_member_cannot_remove_another(
         self, mine: AsyncClient, db: AsyncSession, regular_user: User

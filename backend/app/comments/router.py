@@ -1,15 +1,15 @@
 """Endpoints of comments."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, BackgroundTasks, Query, status
+from fastapi import APIRouter, BackgroundTasks, status
 from sqlalchemy import select
 
 from app.comments import service
 from app.comments.schemas import CommentIn, CommentOut
 from app.deps import CanWork, CurrentUser, DbSession, MemberTask, WritableComment, WritableTask
 from app.models import Comment
-from app.pagination import Page, PageQuery, fetch_page
+from app.pagination import Page, PageParams, fetch_page
 
 router = APIRouter(tags=["comments"])
 
@@ -38,7 +38,7 @@ async def create_comment(
 async def list_comments(
     task: MemberTask,
     db: DbSession,
-    page: Annotated[PageQuery, Query()],
+    page: PageParams,
 ) -> dict[str, Any]:
     """List the comments on a task, oldest first."""
     comments = select(Comment).where(Comment.task_id == task.id)

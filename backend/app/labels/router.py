@@ -1,6 +1,6 @@
 """Endpoints of labels."""
 
-from collections.abc import Sequence
+from typing import Any
 
 from fastapi import APIRouter, status
 from sqlalchemy import select
@@ -16,6 +16,7 @@ from app.deps import (
 from app.labels import service
 from app.labels.schemas import LabelIn, LabelOut, LabelPatch
 from app.models import Label
+from app.pagination import Page, PageParams, fetch_page
 from app.schemas import Id
 
 router = APIRouter(tags=["labels"])
@@ -39,11 +40,11 @@ async def create_label(
     return label
 
 
-@router.get("/projects/{project_id}/labels", response_model=list[LabelOut])
-async def list_labels(project: MemberProject, db: DbSession) -> Sequence[Label]:
-    """List the labels of a project by name."""
-    query = select(Label).where(Label.project_id == project.id).order_by(Label.name)
-    return (await db.scalars(query)).all()
+@router.get("/projects/{project_id}/labels", response_model=Page[LabelOut])
+async def list_labels(project: MemberProject, db: DbSession, page: PageParams) -> dict[str, Any]:
+    """List the labels of a project."""
+    labels = select(Label).where(Label.project_id == project.id)
+    return await fetch_page(db, labels, Label.id, page)
 
 
 @router.patch(

@@ -1,8 +1,8 @@
 """Endpoints of projects."""
 
-from collections.abc import Sequence
+from typing import Annotated, Any
 
-from fastapi import APIRouter, status
+from fastapi import APIRouter, Query, status
 from sqlalchemy import select
 
 from app.deps import (
@@ -15,8 +15,9 @@ from app.deps import (
     visible,
 )
 from app.models import Project
+from app.pagination import Page, PageParams, fetch_page
 from app.projects import service
-from app.projects.schemas import ProjectIn, ProjectOut, ProjectPatch
+from app.projects.schemas import ProjectIn, ProjectOut, ProjectPatch, ProjectQuery
 
 router = APIRouter(tags=["projects"])
 
@@ -39,25 +40,24 @@ async def create_project(
     return project
 
 
-@router.get("/projects", response_model=list[ProjectOut])
+@router.get("/projects", response_model=Page[ProjectOut])
 async def list_projects(
     user: CurrentUser,
     db: DbSession,
-    *,
-    archived: bool | None = None,
-) -> Sequence[Project]:
+    query: Annotated[ProjectQuery, Query()],
+) -> dict[str, Any]:
     """List the projects of all the caller's teams."""
-    query = select(Project).where(visible(user, Project.team_id)).order_by(Project.id)
-    if archived is not None:
-        query = query.where(Project.archived_at.is_not(None) == archived)
-    return (await db.scalars(query)).all()
+    projects = select(Project).where(visible(user, Project.team_id))
+    if query.archived is not None:
+        projects = projects.where(Project.archived_at.is_not(None) == query.archived)
+    return await fetch_page(db, projects, Project.id, query)
 
 
-@router.get("/teams/{team_id}/projects", response_model=list[ProjectOut])
-async def list_team_projects(team: MemberTeam, db: DbSession) -> Sequence[Project]:
-    """List the projects of one team by key."""
-    query = select(Project).where(Project.team_id == team.id).order_by(Project.key)
-    return (await db.scalars(query)).all()
+@router.get("/teams/{team_id}/projects", response_model=Page[ProjectOut])
+async def list_team_projects(team: MemberTeam, db: DbSession, page: PageParams) -> dict[str, Any]:
+    """List the projects of one team."""
+    projects = select(Project).where(Project.team_id == team.id)
+    return await fetch_page(db, projects, Project.id, page)
 
 
 @router.get("/projects/{project_id}", response_model=ProjectOut)

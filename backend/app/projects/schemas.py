@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import StringConstraints
 
+from app.pagination import PageQuery
 from app.schemas import Input, Name, Output
 
 Key = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9]{1,9}$")]
@@ -25,6 +26,12 @@ class ProjectPatch(Input):
     key: Key | None = None
     name: Name | None = None
     description: Description | None = None
+
+
+class ProjectQuery(PageQuery):
+    """Filters of the list of projects."""
+
+    archived: bool | None = None
 
 
 class ProjectOut(Output):

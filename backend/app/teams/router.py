@@ -1,9 +1,10 @@
 """Endpoints of teams and memberships."""
 
-from collections.abc import Sequence
+from typing import Any
 
 from fastapi import APIRouter, Depends, status
 from sqlalchemy import select
+from sqlalchemy.orm import joinedload
 
 from app.deps import (
     CanWork,
@@ -17,6 +18,7 @@ from app.deps import (
 )
 from app.errors import ForbiddenError
 from app.models import Team, TeamMember
+from app.pagination import Page, PageParams, fetch_page
 from app.roles import Permission
 from app.schemas import Id
 from app.teams import service
@@ -38,11 +40,10 @@ async def create_team(payload: TeamIn, user: CurrentUser, db: DbSession) -> Team
     return team
 
 
-@router.get("", response_model=list[TeamOut])
-async def list_teams(user: CurrentUser, db: DbSession) -> Sequence[Team]:
-    """List the caller's teams by name; administrators see all."""
-    query = select(Team).where(visible(user, Team.id)).order_by(Team.name, Team.id)
-    return (await db.scalars(query)).all()
+@router.get("", response_model=Page[TeamOut])
+async def list_teams(user: CurrentUser, db: DbSession, page: PageParams) -> dict[str, Any]:
+    """List the caller's teams, oldest first; administrators see all."""
+    return await fetch_page(db, select(Team).where(visible(user, Team.id)), Team.id, page)
 
 
 @router.get("/{team_id}", response_model=TeamOut)
@@ -66,10 +67,12 @@ async def delete_team(team: OwnedTeam, user: CurrentUser, db: DbSession) -> None
     await db.commit()
 
 
-@router.get("/{team_id}/members", response_model=list[MemberOut])
-async def list_members(team: MemberTeam, db: DbSession) -> Sequence[TeamMember]:
-    """List the members of a team."""
-    return await service.list_members(db, team)
+@router.get("/{team_id}/members", response_model=Page[MemberOut])
+async def list_members(team: MemberTeam, db: DbSession, page: PageParams) -> dict[str, Any]:
+    """List the members of a team in the order of their accounts."""
+    members = select(TeamMember).where(TeamMember.team_id == team.id)
+    members = members.options(joinedload(TeamMember.user))
+    return await fetch_page(db, members, TeamMember.user_id, page)
 
 
 @router.post(

@@ -1,7 +1,5 @@
 """Teams and memberships."""
 
-from collections.abc import Sequence
-
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload
@@ -36,17 +34,6 @@ async def delete_team(db: AsyncSession, actor: User, team: Team) -> None:
     record(db, actor, "delete", "team", team.id, slug=team.slug)
     await db.delete(team)
     await db.flush()
-
-
-async def list_members(db: AsyncSession, team: Team) -> Sequence[TeamMember]:
-    """Return the members in the order of their accounts."""
-    members = await db.scalars(
-        select(TeamMember)
-        .where(TeamMember.team_id == team.id)
-        .options(joinedload(TeamMember.user))
-        .order_by(TeamMember.user_id),
-    )
-    return members.all()
 
 
 async def add_member(db: AsyncSession, actor: User, team: Team, payload: MemberIn) -> TeamMember:

@@ -1,13 +1,13 @@
 """Endpoints of user administration."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Query, status
+from fastapi import APIRouter, Depends, status
 from sqlalchemy import select
 
 from app.deps import CurrentUser, DbSession, require
 from app.models import User
-from app.pagination import Page, PageQuery, fetch_page
+from app.pagination import Page, PageParams, fetch_page
 from app.roles import Permission
 from app.schemas import Id
 from app.users import service
@@ -21,7 +21,7 @@ router = APIRouter(
 
 
 @router.get("", response_model=Page[UserOut])
-async def list_users(db: DbSession, page: Annotated[PageQuery, Query()]) -> dict[str, Any]:
+async def list_users(db: DbSession, page: PageParams) -> dict[str, Any]:
     """List all accounts, oldest first."""
     return await fetch_page(db, select(User), User.id, page)
 
