@@ -1,22 +1,25 @@
 """How far workers and shards go: a model of the wall time of larger suites, `make model`.
 
 It takes the recorded durations of this suite's tests and the start-up prices that `make benchmark`
-has fitted to measured runs. It assumes that every worker has a processor of its own, that the tests
-of a larger suite are like these, and that they are spread evenly.
+has fitted to measured runs, the newest of them where it ran on several machines. It assumes that
+every worker has a processor of its own, that the tests of a larger suite are like these, and that
+they are spread evenly.
 """
 
 import argparse
 import json
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from rich.console import Console
-from rich.table import Table
 
+from benchmark import sheets
 from benchmark.runs import BACKEND
 
 SUITES = (236, 5_000, 50_000)
 WORKERS = (1, 2, 4, 8)
 SHARDS = (1, 2, 4, 8)
+COLUMNS = ("shards", "one process", *(f"-n {workers}" for workers in WORKERS[1:]))
 
 
 class Prices(NamedTuple):
@@ -58,20 +61,20 @@ def main() -> None:
     parser.add_argument("--shard-s", type=float, default=60, help="to set up one more machine (60)")
     given = parser.parse_args()
     durations = json.loads((BACKEND / "tests" / ".test_durations").read_text(encoding="utf-8"))
-    (file, *_) = sorted((BACKEND.parent / "docs" / "benchmarks").glob("*.json"))
-    growth = json.loads(file.read_text(encoding="utf-8"))["growth"]
+    machines = [
+        json.loads(file.read_text(encoding="utf-8"))
+        for file in (BACKEND.parent / "docs" / "benchmarks").glob("*.json")
+    ]
+    growth = max((each["growth"] for each in machines if "growth" in each), key=itemgetter("date"))
     prices = recorded(durations, growth["lines"], given.shard_s)
     console = Console(width=100)
     console.print(", ".join(f"{name} {price:.3f} s" for name, price in prices._asdict().items()))
     for tests in SUITES:
-        table = Table(title=f"{tests:,} tests: seconds", title_justify="left")
-        table.add_column("shards")
-        for workers in WORKERS:
-            table.add_column("one process" if workers == 1 else f"-n {workers}", justify="right")
-        for shards in SHARDS:
-            walls = [wall_s(tests, workers, shards, prices) for workers in WORKERS]
-            table.add_row(f"{shards}", *(f"{wall:,.1f}" for wall in walls))
-        console.print(table)
+        rows = [
+            (f"{n}", *(f"{wall_s(tests, workers, n, prices):,.1f}" for workers in WORKERS))
+            for n in SHARDS
+        ]
+        console.print(sheets.table(sheets.Sheet(f"{tests:,} tests: seconds", COLUMNS, rows)))
         workers, shards = cheapest(tests, prices)
         console.print(f"Enough: {workers} workers, {shards} shards\n")
     console.print("Measured, and what the model says of it:")

@@ -110,7 +110,7 @@ ENDS = re.compile(r"\s*(COMMIT|END|ROLLBACK)\s*;?\s*$", re.IGNORECASE)
 LOCAL = re.compile(r"\bSET\s+LOCAL\b|\bset_config\b", re.IGNORECASE)
 SAVEPOINT = f"SAVEPOINT {PREFIX}"
 KEEP, UNDO = f"RELEASE {SAVEPOINT}; {SAVEPOINT}", f"ROLLBACK TO {SAVEPOINT}"
-RESETS = ["RESET ALL", "RESET ROLE"]
+KEEP_BUT_LOCAL = f"RESET ALL; RESET ROLE; {KEEP}"
 FRESH = "With @pytest.mark.fresh_database the test has real connections, where this works."
 USE_A_FACTORY = (
     f"Open a session with a factory that SESSION_FACTORIES lists (ADAPT 1/4 in {__file__}), in a "
@@ -669,9 +669,10 @@ class Transactions:
             return
         self.speaker = mine
         try:
-            for statement in [self.check] * bool(self.check) + RESETS * self.local:
-                mine.cursor().execute(statement)
-            self.shared.run_async(lambda driver: driver.execute(KEEP))
+            if self.check:
+                mine.cursor().execute(self.check)  # whose errors are those of a COMMIT
+            keep = KEEP_BUT_LOCAL if self.local else KEEP
+            self.shared.run_async(lambda driver: driver.execute(keep))
         except Exception as error:
             self.do_rollback(mine)
             if getattr(error, "sqlstate", None) != "25P02":  # what has failed ends in silence

@@ -35,11 +35,7 @@ async def create_comment(
 
 
 @router.get("/tasks/{task_id}/comments", response_model=Page[CommentOut])
-async def list_comments(
-    task: MemberTask,
-    db: DbSession,
-    page: PageParams,
-) -> dict[str, Any]:
+async def list_comments(task: MemberTask, db: DbSession, page: PageParams) -> dict[str, Any]:
     """List the comments on a task, oldest first."""
     comments = select(Comment).where(Comment.task_id == task.id)
     return await fetch_page(db, comments, Comment.id, page)
