@@ -1,14 +1,15 @@
 """Each test gets a clean PostgreSQL database for the price of one ROLLBACK.
 
 Once a schema:  a sealed template database; a changed model or migration builds a new one
-Once a process: new_database -> engine (on a clone of the template) -> roles
+Once a process: a clone of the template, with the rows of setup_roles
 Once a test:    db_transaction -> override_get_db -> get_db_session -> db (arrange and assert)
                                                   -> app -> client_factory(user), client
                                                   -> regular_user, admin_user, ...
 
 Whatever a test commits, through the app or through `db`, is a savepoint inside the transaction of
-`db_transaction`, and gone when the test ends. @pytest.mark.fresh_database gives a test a database
-of its own instead, with real connections and real commits: for locks, LISTEN, a moving now().
+`db_transaction`, and gone when the test ends. @pytest.mark.fresh_database gives a test real
+connections and real commits instead, on a database that is cleaned afterwards. A test that needs
+them and does not say so is run again with them, and the end of the report names it.
 
 The database that TEST_DATABASE_URL names is never written to: clones are made beside it. Without
 that variable PostgreSQL starts by itself, from a wheel.
@@ -23,6 +24,8 @@ import asyncio
 import functools
 import gc
 import hashlib
+import importlib
+import inspect
 import os
 import pkgutil
 import re
@@ -30,8 +33,9 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -40,6 +44,7 @@ from weakref import WeakSet
 import pytest
 import pytest_asyncio
 import sqlalchemy as sa
+from _pytest.runner import runtestprotocol
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
 from sqlalchemy.ext.asyncio import (
@@ -52,6 +57,7 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.pool import PoolProxiedConnection, StaticPool
 
 # isort: split
+# === Yours ========================================================================================
 # ADAPT 1/4: the application, its session factories (get_db's first), its password hashing.
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
@@ -68,6 +74,7 @@ SESSION_FACTORIES = [SessionLocal]
 security.password_hasher = PasswordHash((Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1),))
 
 # ADAPT 2/4: the schema; and the files besides the models that it is made of (migrations, SQL).
+# Imported above: setup_roles, a function from a session to rows that every test may count on.
 METADATA = Base.metadata
 SCHEMA_FILES: list[Path] = []
 
@@ -77,58 +84,932 @@ def create_schema(connection: sa.Connection) -> None:
     METADATA.create_all(connection)
 
 
-# ADAPT 3/4: how the app makes an engine; and its driver, for when TEST_DATABASE_URL is not set.
+# ADAPT 3/4: how the app makes an engine; its driver, for when TEST_DATABASE_URL is not set; whether
+# the whole suite runs with real commits; and the engines of other stores, or names of dialects such
+# as "sqlite", that tests may connect to.
 make_engine = create_async_engine
 DRIVER = "postgresql+asyncpg"
+REAL_COMMITS = False
+ALLOWED: list[Any] = []
 
 
-# ADAPT 4/4: what makes a request a user's own. (The actors at the end of this file are yours too.)
+# ADAPT 4/4: what makes a request a user's own; your actors and other fixtures.
 def authenticate(user: User) -> dict[str, str]:
     """Return the headers of a request made by this user."""
     return {"Authorization": f"Bearer {security.create_access_token(user.id)}"}
 
 
+@pytest_asyncio.fixture
+async def regular_user(db: AsyncSession) -> User:
+    """A user of the role that new users get."""
+    return await factories.create_user(db, role="member")
+
+
+@pytest_asyncio.fixture
+async def admin_user(db: AsyncSession) -> User:
+    """A user who may do everything."""
+    return await factories.create_user(db, role="admin")
+
+
 # Nothing below this line needs editing.
 
-PREFIX = "fastapi_conftest"
-# CREATE DATABASE sets a CONNECTION LIMIT in the same step, so no kill can leave a database of ours
-# unmarked; and nothing without this limit is ever dropped.
-MARK = 1_000_271
-LOCK = 1_000_271  # first key of our advisory locks; the second names a process, or 0 the builder
-PATIENCE = 20  # seconds to wait for the server, or for another session of the same test
-EXAMPLE_URL = f"{DRIVER}://user:password@host:5432/database"
-VOLATILE = "fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n"
-# What others must not meet before the commit. SELECT ... FOR UPDATE is found by its UPDATE.
-WRITE = re.compile(
-    r"\b(INSERT|UPDATE|DELETE|MERGE|CREATE|ALTER|DROP|TRUNCATE|COPY|CALL|DO|LOCK|SAVEPOINT|SET|"
-    r"set_config|pg_\w*advisory\w*)\b",
-    re.IGNORECASE,
-)
-# After these a ROLLBACK leaves prepared statements behind: their own, or of tables that never were.
-SPENDS = re.compile(r"\s*(CREATE|ALTER|DROP|PREPARE)\b", re.IGNORECASE)
-ENDS = re.compile(r"\s*(COMMIT|END|ROLLBACK)\s*;?\s*$", re.IGNORECASE)
-LOCAL = re.compile(r"\bSET\s+LOCAL\b|\bset_config\b", re.IGNORECASE)
-SAVEPOINT = f"SAVEPOINT {PREFIX}"
-KEEP, UNDO = f"RELEASE {SAVEPOINT}; {SAVEPOINT}", f"ROLLBACK TO {SAVEPOINT}"
-KEEP_BUT_LOCAL = f"RESET ALL; RESET ROLE; {KEEP}"
-FRESH = "With @pytest.mark.fresh_database the test has real connections, where this works."
-USE_A_FACTORY = (
-    f"Open a session with a factory that SESSION_FACTORIES lists (ADAPT 1/4 in {__file__}), in a "
-    "test that uses the fixture db, client or get_db_session."
-)
-# Whose changes this task, or the one that it is part of, holds: it must not wait for them.
-HOLDER: ContextVar[object] = ContextVar("holder", default=None)
-TRUSTED: WeakSet[sa.Dialect] = WeakSet()  # of the engines that the guard lets connect
-CONNECTING = ContextVar("connecting", default=False)  # one of them does
-# Where every connection of a driver passes, also that of a function imported from it by name.
-DRIVERS_CONNECT = {
-    "asyncpg": "asyncpg.connect_utils._connect",
-    "psycopg": "psycopg.AsyncConnection.connect",
-}
-
-NewDatabase = Callable[..., AbstractAsyncContextManager[AsyncEngine]]
+# === The contract: every fixture that tests use ===================================================
 SessionFactory = async_sessionmaker[AsyncSession]
 ClientFactory = Callable[["User | None"], AsyncClient]
+
+
+@pytest.fixture(scope="session")
+def engine(server: Server) -> AsyncEngine:
+    """An engine on the database of whichever test runs; between tests it is refused."""
+    return make_engine(sa.make_url(server.url))
+
+
+@pytest.fixture(scope="session")
+def roles() -> Callable[[AsyncSession], Awaitable[Any]]:
+    """What seeds each database of the process, once: its rows are all that a test finds there."""
+    return setup_roles
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def db_transaction(
+    path: Clone, request: pytest.FixtureRequest
+) -> AsyncIterator[AsyncConnection]:
+    """The test's transaction, always rolled back; with the marker, a connection that commits."""
+    async with path.test() as connection:
+        yield connection
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def override_get_db(
+    db_transaction: AsyncConnection, engine: AsyncEngine
+) -> AsyncIterator[None]:
+    """The app's own get_db, like all else that opens a session, works on the test's database."""
+    before = asyncio.all_tasks()
+    with redirected([engine, *engines_of_the_app(engine)], db_transaction.engine):
+        yield
+        await end_tasks(asyncio.all_tasks() - before - {asyncio.current_task()})
+
+
+@pytest.fixture
+def get_db_session(override_get_db: None) -> SessionFactory:
+    """The app's own session factory; what its sessions commit is gone after the test."""
+    return SESSION_FACTORIES[0]
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def db(get_db_session: SessionFactory) -> AsyncIterator[AsyncSession]:
+    """The test's own session, to arrange and to assert; no request ever shares it."""
+    async with get_db_session() as session:
+        yield session
+
+
+@pytest.fixture
+def app(override_get_db: None) -> FastAPI:
+    """The application, on the test's database."""
+    return application
+
+
+@pytest.fixture
+def client_factory(app: FastAPI) -> ClientFactory:
+    """A function that returns an HTTP client: a given user's, or nobody's."""
+
+    def client_for(user: User | None = None) -> AsyncClient:
+        headers = authenticate(user) if user else {}
+        return AsyncClient(transport=ASGITransport(app), base_url="http://test", headers=headers)
+
+    return client_for
+
+
+@pytest.fixture
+def client(client_factory: ClientFactory) -> AsyncClient:
+    """An anonymous HTTP client."""
+    return client_factory(None)
+
+
+@pytest.fixture
+def fresh_database(override_get_db: None, engine: AsyncEngine) -> AsyncEngine:
+    """The engine, with real connections and real commits: asking for it is as good as the marker."""
+    return engine
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def empty_database(admin: Administrator) -> AsyncIterator[sa.URL]:
+    """The URL of a new, empty database, which any engine may use: to test migrations."""
+    name = admin.name(f"empty{secrets.token_hex(4)}")
+    await admin.create(name, "template0")
+    OPEN_TO_ALL.add(name)
+    yield admin.engine.url.set(database=name)
+    OPEN_TO_ALL.remove(name)
+    await admin.drop(name)
+
+
+# === You can stop reading here. The rest is how it works. ==========================================
+
+VERSION = "0.2.0"
+PREFIX = "fastapi_conftest"  # of all that we create on a server
+
+# --- refusals and notes ---------------------------------------------------------------------------
+# Problem: what happens in a test may have to be told long after, by the report. State: NOTES, of
+# the test that runs; everybody adds to it, and pytest_runtest_makereport hands it to the report.
+
+MARKER = "@pytest.mark.fresh_database"
+# The kinds of notes. What is SERVED by real commits was refused, and has the test run again.
+REFUSED, SERVED, AGAIN, CLONED, LEFT = "refused", "served", "ran again", "cloned anew", "left"
+NOTES: list[tuple[str, str]] = []
+ADVICE = f"With {MARKER} the test has real connections and real commits, where this works."
+USE_A_FACTORY = (
+    "In a test ask for db, client, engine or get_db_session, and open connections by a factory of "
+    f"SESSION_FACTORIES or by its engine (ADAPT 1/4 in {__file__}). Rows that every test may count "
+    "on belong into setup_roles (ADAPT 2/4), not into a fixture of a module or of the session."
+)
+
+
+def refuse(problem: str, advice: str = ADVICE) -> NoReturn:
+    """Fail the test at this line, where it could differ from production or reach another test."""
+    __tracebackhide__ = True
+    NOTES.append((SERVED if advice is ADVICE else REFUSED, problem))
+    pytest.fail(f"Refused: {problem}\n{advice}")
+
+
+def refusal(problem: str, fix: str) -> pytest.UsageError:
+    """Return the error that ends the run with one message: what is wrong, and what to type."""
+    return pytest.UsageError(f"{problem}\nTo mend it: {fix}")
+
+
+# --- the two paths --------------------------------------------------------------------------------
+# Problem: a test must find its database as setup_roles left it. Each path has a database of this
+# process, cloned when its first test needs it, and cleans up after each test in its own way. What
+# it has not verified to be clean is cloned anew before the next test. State: `engine`, of the
+# clone, or None while there is none that is clean; set by `clone`, reset by `test`.
+
+RESET = "RESET ALL; RESET SESSION AUTHORIZATION; RESET ROLE"
+# The script that makes a connection's settings again what they were when it was new: those that
+# event listeners have made are not undone by RESET, but repeated.
+SETTINGS_WHEN_NEW = f"""
+    SELECT concat_ws('; ', '{RESET}', string_agg(format('SELECT set_config(%L, %L, false)', name,
+      setting), '; '), CASE WHEN current_user <> session_user THEN format('SET ROLE %I',
+      current_user) END) FROM pg_settings WHERE source = 'session' AND name !~ '^transaction_'
+"""
+SEQUENCES = """
+    SELECT format('SELECT %s, last_value, is_called FROM %s', seqrelid::oid, seqrelid::regclass)
+    FROM pg_sequence
+"""
+OTHER_LOOP = "a statement on another event loop than that of the test's connection."
+
+
+class Clone:
+    """A database of this process, in which one test at a time works."""
+
+    SETTINGS: tuple[str, ...] = ()  # of every session, once it is seeded
+
+    def __init__(self, label: str, server: Server, admin: Administrator, seed: Any) -> None:
+        """Describe it; it is made when the first test needs it."""
+        self.name, self.template, self.admin, self.seed = (
+            admin.name(label),
+            server.template,
+            admin,
+            seed,
+        )
+        self.url = admin.engine.url.set(database=self.name)
+        self.engine: AsyncEngine | None = None
+        self.loop = asyncio.get_running_loop()
+
+    @asynccontextmanager
+    async def test(self) -> AsyncIterator[AsyncConnection]:
+        """Let one test work on a clean database, and clean up after it."""
+        await self.admin.stay_connected()
+        if self.engine is None:
+            await self.clone()
+        try:
+            connection = await self.begin()
+        except (OSError, sa.exc.SQLAlchemyError):  # the server was restarted, or has swept it away
+            await self.clone()
+            connection = await self.begin()
+        try:
+            yield connection
+        finally:
+            try:
+                cause = await self.end(connection)
+            except Exception as error:  # noqa: BLE001 - whatever it was, nothing is verified
+                cause = str(getattr(error, "orig", error)).partition("\n")[0]
+            if cause:
+                NOTES.append((CLONED, cause))
+                with suppress(Exception):  # it may be closed already, or by the server
+                    await connection.invalidate()
+                    await connection.close()
+                await self.close()
+
+    async def clone(self) -> None:
+        """Clone the template, and seed the clone by an engine that nobody else uses."""
+        await self.drop()
+        await self.admin.create(self.name, self.template)
+        engine = open_engine(self.url)
+        try:
+            if self.seed:
+                async with SESSION_FACTORIES[0](bind=engine) as session:
+                    await self.seed(session)
+                    await session.commit()
+            async with engine.connect() as connection:
+                await self.survey(connection)
+        finally:
+            await engine.dispose()
+        for setting in ("synchronous_commit = off", *self.SETTINGS):
+            await self.admin.run(f"ALTER DATABASE {self.name} SET {setting}")
+        self.engine = await self.open()
+
+    async def survey(self, connection: AsyncConnection) -> None:
+        """Note where the sequences stand, which no rollback moves back."""
+        queries = " UNION ALL ".join(await connection.scalars(sa.text(SEQUENCES)))
+        rows = (await connection.execute(sa.text(queries))).all() if queries else []
+        values = ", ".join(f"({oid}, {last}, {called})" for oid, last, called in rows)
+        self.restart = (
+            f"count(setval(s::oid::regclass, n, c)) FROM (VALUES {values}) AS _ (s, n, c)"
+        )
+        self.restart = self.restart if rows else "1"
+
+    async def drop(self) -> None:
+        """Drop it, if it was ever made."""
+        await self.close()
+        await self.admin.drop(self.name)
+
+    async def close(self) -> None:
+        """Close all connections to it."""
+        engine, self.engine = self.engine, None
+        if engine:
+            vars(engine.sync_engine).pop("dispose", None)
+            await engine.dispose()
+
+    def check_loop(self, *_: object) -> None:
+        """Refuse a statement on another event loop, where it would fail without saying why."""
+        if asyncio.get_running_loop() is not self.loop:
+            by_client = "starlette.testclient" in sys.modules
+            client = (
+                "TestClient has a loop of its own: use the fixture client instead. " * by_client
+            )
+            refuse(OTHER_LOOP, f'{client}On a test or a fixture leave out loop_scope="function".')
+
+    # What each path does in its own way:
+
+    async def open(self) -> AsyncEngine:
+        """Return the engine that the tests work on."""
+        raise NotImplementedError
+
+    async def begin(self) -> AsyncConnection:
+        """Start a test."""
+        raise NotImplementedError
+
+    async def end(self, connection: AsyncConnection) -> str | None:
+        """Clean up after a test; return why the database is not clean, if so."""
+        raise NotImplementedError
+
+
+def settings_when_new(dbapi_connection: Any) -> str:
+    """Return the script that gives a connection back the settings that it has now."""
+    cursor = dbapi_connection.cursor()
+    cursor.execute(SETTINGS_WHEN_NEW)
+    script = str(cursor.fetchone()[0])
+    dbapi_connection.rollback()
+    return script
+
+
+def is_lost(dbapi_connection: Any) -> bool:
+    """Tell whether a connection is closed, without asking the server."""
+    driver = dbapi_connection.driver_connection
+    return bool(driver.is_closed() if hasattr(driver, "is_closed") else driver.closed)
+
+
+async def end_tasks(tasks: set[asyncio.Task[Any]]) -> None:
+    """End the tasks that a test leaves behind, before they can work in the next one."""
+    for task in tasks:
+        NOTES.append((LEFT, getattr(task.get_coro(), "__qualname__", repr(task))))
+        task.cancel()
+    if tasks and (await asyncio.wait(tasks, timeout=PATIENCE))[1]:
+        refuse(f"a task that the test has left does not end within {PATIENCE} s.", "Await its end.")
+
+
+async def finish(work: Any) -> Any:
+    """Await something to its end, also where the task that wants it is cancelled."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
+# --- the first path: rollback ---------------------------------------------------------------------
+# Problem: all that a test commits must vanish, and the app must not be able to tell. So all the
+# connections of its engine are one connection to the server, with one transaction, in which there
+# is one savepoint: a commit keeps it, a rollback goes back to it. It belongs to one connection at a
+# time, and what two could only do side by side is refused. State, of the test that runs: set in
+# `begin`, reset in `end`.
+#   shared    the connection to the server; None between tests, when every statement is refused
+#   known     the connections in name that this test has opened; their order keeps them alive
+#   owner     whose work the savepoint can undo; nobody's after a commit or a rollback
+#   speaking  whether a statement runs
+#   nested    who has a savepoint of its own
+#   set, lost who has made settings in its transaction; who of these was interrupted by another
+#   by_text   whether a statement was written as text, and so can be DDL
+
+SAVEPOINT = f"SAVEPOINT {PREFIX}"
+# A new statement of text that may make settings: SET, or a function such as set_config.
+SETS = re.compile(r"(^|\*/|;)\s*SET\b|\bset_\w*\s*\(", re.IGNORECASE | re.MULTILINE)
+# How often this transaction has changed the catalogue's tables of columns, types and functions:
+# counted even where a savepoint was rolled back. After such a change prepared statements are stale.
+CHANGES = " + ".join(
+    f"pg_stat_get_xact_tuples_{what}('{table}'::regclass)"
+    for table in ("pg_attribute", "pg_type", "pg_proc")
+    for what in ("inserted", "updated", "deleted")
+)
+# The row of this table is the pill: its trigger, which fires at the end of the transaction, stops
+# every COMMIT, whatever it is written like and whoever sends it.
+PREPARE = f"""
+    BEGIN READ WRITE;
+    CREATE TEMP TABLE {PREFIX} (changes bigint);
+    CREATE FUNCTION pg_temp.{PREFIX}_stop() RETURNS trigger LANGUAGE plpgsql AS
+      $$ BEGIN RAISE 'Refused: this would end the transaction of the test.'; END $$;
+    CREATE CONSTRAINT TRIGGER {PREFIX} AFTER INSERT ON {PREFIX} DEFERRABLE INITIALLY DEFERRED
+      FOR EACH ROW EXECUTE FUNCTION pg_temp.{PREFIX}_stop();
+    CREATE FUNCTION pg_temp.{PREFIX}_begin() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+      INSERT INTO pg_temp.{PREFIX} VALUES ({CHANGES});
+      PERFORM @restart;
+    END $$;
+    CREATE FUNCTION pg_temp.{PREFIX}_verify() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+      IF (SELECT changes FROM pg_temp.{PREFIX}) IS DISTINCT FROM {CHANGES}
+        THEN RAISE 'DDL'; END IF;
+      IF EXISTS (SELECT FROM pg_prepared_statements WHERE from_sql) THEN RAISE 'PREPARE'; END IF;
+    END $$;
+    CREATE FUNCTION pg_temp.{PREFIX}_check() RETURNS void LANGUAGE plpgsql AS $$
+    DECLARE able text; late text; BEGIN
+      SELECT string_agg(name, ', '), string_agg(name, ', ') FILTER (WHERE condeferred)
+        INTO able, late FROM pg_constraint JOIN pg_namespace AS n ON n.oid = connamespace,
+        format('%I.%I', nspname, conname) AS name WHERE condeferrable AND conname <> '{PREFIX}';
+      IF able IS NOT NULL THEN EXECUTE 'SET CONSTRAINTS ' || able || ' IMMEDIATE'; END IF;
+      IF late IS NOT NULL THEN EXECUTE 'SET CONSTRAINTS ' || late || ' DEFERRED'; END IF;
+    END $$;
+    COMMIT
+"""
+BEGIN = f"BEGIN READ WRITE; SELECT pg_temp.{PREFIX}_begin(); {SAVEPOINT}"
+VERIFY = f"SELECT pg_temp.{PREFIX}_verify(); "
+UNDO = f"ROLLBACK TO {SAVEPOINT}"
+# Fails where the owner has written or has met an error: after the pill the transaction has an id,
+# and a savepoint that writes has one as well.
+PASS = f"""
+    SELECT 1 / (count(*) < 2)::int FROM pg_locks
+    WHERE pid = pg_backend_pid() AND locktype = 'transactionid'; {UNDO}
+"""
+CHECK = f"SELECT pg_temp.{PREFIX}_check()"  # its errors are those of a COMMIT
+ENDS = "this would end the transaction of the test."
+LOST = "the connection of the test was lost: by a restart, a time-out or an end of its session."
+UNCOMMITTED = (
+    "another session of this test holds changes, or an error. In production this one would not see "
+    "them: commit or roll back first, in a test with `await db.commit()` before the request."
+)
+
+
+class Rollback(Clone):
+    """Makes the connections of an engine behave as if each had a transaction of its own."""
+
+    SETTINGS = ("default_transaction_read_only = on",)  # whatever is not the test's transaction
+
+    async def open(self) -> AsyncEngine:
+        """Return an engine whose commits and rollbacks are a savepoint's."""
+        # AUTOCOMMIT keeps the driver from beginning transactions of its own.
+        engine = open_engine(self.url, poolclass=StaticPool, isolation_level="AUTOCOMMIT")
+        self.shared: Any = None
+        listen = functools.partial(sa.event.listen, engine.sync_engine)
+        listen("connect", self.prepare)
+        async with engine.connect():
+            pass  # from now on there is this one connection
+        listen("checkout", lambda _, __, mine: self.known.setdefault(mine))
+        listen("savepoint", lambda connection, _: self.nested.add(connection.connection))
+        listen("handle_error", self.on_error)
+        for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+            listen(name, functools.partial(self.execute, name))
+        dialect: Any = engine.dialect
+        self.set_level = dialect.set_isolation_level
+        for name in ("do_commit", "do_rollback", "set_isolation_level", "get_driver_connection"):
+            setattr(dialect, name, getattr(self, name))
+        # The app may close its pool; in production its sessions go on.
+        setattr(engine.sync_engine, "dispose", lambda *_, **__: None)  # noqa: B010 - for mypy
+        self.let_go()
+        return engine
+
+    def prepare(self, new: Any, _record: object) -> None:
+        """Make a new connection one that nothing can commit on."""
+        new.run_async(lambda driver: driver.execute(PREPARE.replace("@restart", self.restart)))
+        self.keep = f"{settings_when_new(new)}; RELEASE {SAVEPOINT}; {SAVEPOINT}"
+
+    async def survey(self, connection: AsyncConnection) -> None:
+        """Note whether there is anything that PostgreSQL leaves to the COMMIT."""
+        await super().survey(connection)
+        query = "SELECT EXISTS (SELECT FROM pg_constraint WHERE condeferrable)"
+        self.deferrable = await connection.scalar(sa.text(query))
+
+    async def begin(self) -> AsyncConnection:
+        """Begin the transaction of a test."""
+        self.known: dict[PoolProxiedConnection, None] = {}
+        self.nested: set[PoolProxiedConnection] = set()
+        self.set: set[PoolProxiedConnection] = set()
+        self.lost: set[PoolProxiedConnection] = set()
+        self.by_text = False
+        connection = await self.engine.connect()
+        (mine,) = self.known
+        await mine.dbapi_connection.driver_connection.execute(BEGIN)
+        self.shared = mine.dbapi_connection
+        return connection
+
+    async def end(self, connection: AsyncConnection) -> str | None:
+        """Roll back all that the test did."""
+        shared, self.shared = self.shared, None
+        self.let_go()
+        if is_lost(shared):
+            return LOST
+        if not in_transaction(shared):
+            return "the transaction of a test was ended"
+        verify = VERIFY * self.by_text
+        script = f"{UNDO}; {verify}ROLLBACK; SELECT pg_advisory_unlock_all()"
+        await shared.driver_connection.execute(script)
+        await connection.close()
+        return None
+
+    def let_go(self) -> None:
+        """Let any connection be the next."""
+        self.owner: PoolProxiedConnection | None = None
+        self.speaking = False
+
+    @contextmanager
+    def turn(self, mine: PoolProxiedConnection) -> Iterator[None]:
+        """Let this connection speak, once no statement of another runs."""
+        if self.shared is None or mine not in self.known:
+            refuse("a statement outside the transaction of a test.", USE_A_FACTORY)
+        self.check_loop()
+        while self.speaking:
+            self.shared.run_async(lambda _: asyncio.sleep(0.001))
+        self.check_transaction()
+        self.speaking = True
+        try:
+            yield
+        except Exception as error:
+            self.check_transaction()
+            if (
+                getattr(error, "sqlstate", None) == "0A000"
+            ):  # a plan from before a change of a table
+                refuse(str(error))
+            raise
+        finally:
+            self.speaking = False
+        self.check_transaction()
+
+    def check_transaction(self) -> None:
+        """Refuse whatever has ended the transaction of the test."""
+        if is_lost(self.shared):
+            refuse(LOST)
+        if not in_transaction(self.shared):
+            refuse(ENDS)
+
+    def execute(self, name: str, cursor: Any, statement: str, *rest: Any) -> bool:
+        """Run a statement in the savepoint, once that is this connection's."""
+        context = rest[-1]
+        mine = context.root_connection.connection
+        with self.turn(mine):
+            if context.execution_options.get("stream_results"):
+                refuse("a cursor on the server, which speaks between other sessions' statements.")
+            if self.owner is not mine:
+                self.pass_to(mine)
+            self.by_text |= context.is_text or context.isddl
+            if SETS.search(statement):
+                self.set.add(mine)
+            getattr(context.dialect, name)(cursor, statement, *rest)
+        return True
+
+    def pass_to(self, mine: PoolProxiedConnection) -> None:
+        """Give the savepoint to another connection, unless its owner has more than read."""
+        if mine in self.lost:
+            refuse("this session has made settings, and another one spoke before its commit.")
+        if self.owner:
+            try:
+                if self.owner in self.nested:
+                    refuse(UNCOMMITTED)
+                self.send(PASS)
+            except Exception:  # noqa: BLE001 - a changed row or an earlier error, told apart by nobody
+                refuse(UNCOMMITTED)
+            self.lost |= self.set & {self.owner}
+        self.owner = mine
+
+    def send(self, script: str) -> None:
+        """Run a script in one round trip, which cancelling the task does not stop half-way."""
+        self.shared.run_async(lambda driver: finish(driver.execute(script)))
+
+    def do_commit(self, mine: PoolProxiedConnection) -> None:
+        """Do what a COMMIT does, but for writing to the disk."""
+        if not self.may_end(mine):
+            return
+        with self.turn(mine):
+            try:
+                if self.deferrable:
+                    mine.cursor().execute(CHECK)
+                self.send(self.keep)
+            except BaseException as error:
+                if in_transaction(self.shared):
+                    self.send(UNDO)
+                if getattr(error, "sqlstate", None) != "25P02":  # what has failed ends in silence
+                    raise
+            finally:
+                self.let_go()
+
+    def do_rollback(self, mine: PoolProxiedConnection) -> None:
+        """Undo what this connection has not committed."""
+        if self.may_end(mine) and self.owner and in_transaction(self.shared):
+            with self.turn(mine):
+                try:
+                    self.send(UNDO)
+                finally:
+                    self.let_go()
+
+    def may_end(self, mine: PoolProxiedConnection) -> bool:
+        """Tell whether the savepoint is this connection's to keep or to undo."""
+        if self.shared is None or mine not in self.known:
+            return False
+        for noted in self.nested, self.set, self.lost:
+            noted.discard(mine)
+        return self.owner in (None, mine)
+
+    def set_isolation_level(self, to: Any, level: Any) -> None:
+        """Refuse what the transaction of the test cannot change any more."""
+        if self.shared is to:
+            refuse("the isolation level of a test's transaction is fixed.")
+        self.set_level(to, level)
+
+    def get_driver_connection(self, of: Any) -> Any:
+        """Refuse the connection of the driver, by which a session could work unseen."""
+        if self.shared:
+            refuse("the driver's own connection.")
+        return of.driver_connection
+
+    @staticmethod
+    def on_error(context: sa.ExceptionContext) -> None:
+        """Keep the connection, and with it what was committed, when a request is cancelled."""
+        if not isinstance(context.original_exception, Exception):
+            context.is_disconnect = False
+
+
+def in_transaction(dbapi_connection: Any) -> bool:
+    """Tell whether a connection is in a transaction, without asking the server."""
+    driver = dbapi_connection.driver_connection
+    if hasattr(driver, "is_in_transaction"):
+        return bool(driver.is_in_transaction())
+    return bool(driver.info.transaction_status)
+
+
+# --- the second path: real commits ----------------------------------------------------------------
+# Problem: what a test has really committed must be gone, at a tenth of the price of a new database.
+# So after the test all rows younger than the seeding are deleted, and then it is verified that
+# nothing else has changed: no list of what can keep a row from being deleted would be complete.
+# State: made by `survey` for each clone; `connections` and `out` by the events of the pool.
+#   look         the query that finds what is not as it was
+#   younger      for each table, which of its rows are younger than the seeding
+#   connections  all that are open, each with the script that makes it as good as new
+#   out          those that somebody has and has not given back
+#   handed_out   whether somebody has the driver's own connection
+
+NEW_AGAIN = """
+    CLOSE ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES;
+    DO $$ DECLARE it text; BEGIN
+      FOR it IN SELECT name FROM pg_prepared_statements WHERE from_sql
+      LOOP EXECUTE format('DEALLOCATE %I', it); END LOOP;
+    END $$
+"""
+# Sessions that still work, of programs that a test has started for instance, are ended.
+STRAYS = """
+    SELECT 'ROLLBACK PREPARED ' || quote_literal(gid) FROM pg_prepared_xacts
+    WHERE database = current_database() UNION ALL
+    SELECT format('SELECT pg_terminate_backend(%s, 1000)', pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND state <> 'idle' AND pid <> pg_backend_pid()
+"""
+TABLES = r"""
+    SELECT format('%I.%I', nspname, relname), relkind = 'f'
+    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
+    WHERE relkind IN ('r', 'f') AND nspname !~ '^pg_' AND nspname <> 'information_schema'
+"""
+# Every catalogue of the database that this role may read, by its first column or, where this says
+# less, by another one; built-in objects of the large ones are left out.
+CATALOGUES = """
+    SELECT relname, CASE WHEN reltuples > 500 THEN format('WHERE %I::oid >= 16384', attname)
+      ELSE '' END FROM pg_class AS c JOIN pg_attribute ON attrelid = c.oid
+    WHERE relnamespace = 'pg_catalog'::regnamespace AND relkind = 'r' AND NOT relisshared
+      AND attname = CASE WHEN relname = 'pg_depend' THEN 'objid' ELSE (SELECT attname FROM
+        pg_attribute WHERE attrelid = c.oid AND attnum = 1) END
+      AND has_table_privilege(c.oid, 'SELECT')
+      AND relname NOT IN ('pg_statistic', 'pg_statistic_ext_data', 'pg_largeobject')
+"""
+SEEDED, ROWS, DDL = "seeded row changed", "rows", "DDL or TRUNCATE"
+
+
+class RealCommits(Clone):
+    """Gives a test real connections with real commits, and deletes afterwards what it has left."""
+
+    SETTINGS = ("lock_timeout = '5s'",)  # a test that waits for itself shall not wait for ever
+
+    async def open(self) -> AsyncEngine:
+        """Return an engine as the app makes it."""
+        self.connections: dict[Any, str] = {}
+        self.out: dict[Any, PoolProxiedConnection] = {}
+        engine = open_engine(self.url)
+        listen = functools.partial(sa.event.listen, engine.sync_engine)
+        listen("connect", self.note_connection)
+        listen("checkout", lambda new, _, mine: self.out.update({new: mine}))
+        listen("checkin", lambda old, _: self.out.pop(old, None))
+        listen("before_cursor_execute", self.check_loop)
+        dialect: Any = engine.dialect
+        dialect.get_driver_connection = self.get_driver_connection
+        self.cleaner = open_engine(self.url, poolclass=StaticPool, isolation_level="AUTOCOMMIT")
+        sa.event.listen(self.cleaner.sync_engine, "connect", self.see_all)
+        return engine
+
+    @staticmethod
+    def see_all(new: Any, _record: object) -> None:
+        """Have row-level security raise rather than hide rows; wait for no lock."""
+        script = "SET row_security = off; SET lock_timeout = '1s'"
+        new.run_async(lambda driver: driver.execute(script))
+
+    def note_connection(self, new: Any, _record: object) -> None:
+        """Note how a connection was when it was new."""
+        self.connections[new] = f"{settings_when_new(new)}; {NEW_AGAIN}"
+
+    def get_driver_connection(self, of: Any) -> Any:
+        """Note that the connection may have been changed in ways that no script undoes."""
+        self.handed_out = True
+        return of.driver_connection
+
+    async def survey(self, connection: AsyncConnection) -> None:
+        """Note what there is after the seeding."""
+        await super().survey(connection)
+        seeding = await connection.scalar(sa.text("SELECT pg_current_xact_id()::xid::text"))
+        young = f"age(xmin) <= age('{seeding}'::xid)"
+        tables = (await connection.execute(sa.text(TABLES))).all()
+        self.foreign = any(is_foreign for _, is_foreign in tables)
+        self.young, looks = {}, []
+        for name, is_foreign in tables:
+            if not is_foreign:
+                count = await connection.scalar(sa.text(f"SELECT count(*) FROM ONLY {name}"))
+                where = f" WHERE {young}" * bool(count)
+                self.young[name] = where
+                looks.append((ROWS, name, f"EXISTS (SELECT FROM ONLY {name}{where})"))
+                if count:
+                    old = f"(SELECT count(*) FROM ONLY {name} WHERE NOT {young})"
+                    looks.append((f"{SEEDED}", name, f"{old} <> {count}"))
+        for name, where in await connection.execute(sa.text(CATALOGUES)):
+            count = await connection.scalar(sa.text(f"SELECT count(*) FROM {name} {where}"))
+            changed = f"(SELECT count(*) <> {count} OR bool_or({young}) FROM {name} {where})"
+            looks.append((DDL, name, changed))
+        self.look = " UNION ALL ".join(
+            f"SELECT '{kind}', '{name.replace(chr(39), chr(39) * 2)}' WHERE {found}"
+            for kind, name, found in looks
+        )
+
+    async def begin(self) -> AsyncConnection:
+        """Let a test begin."""
+        self.handed_out = False
+        async with self.cleaner.connect() as connection:
+            await connection.exec_driver_sql(f"SELECT {self.restart}")
+        return await self.engine.connect()
+
+    async def end(self, connection: AsyncConnection) -> str | None:
+        """Delete what the test has committed, and verify that nothing else is left of it."""
+        await connection.close()
+        if self.foreign:
+            return "a foreign table, whose rows are not ours to delete"
+        if self.out or self.handed_out or any(map(is_lost, self.connections)):
+            await self.close_connections()
+        for each, script in self.connections.items():
+            await each.driver_connection.execute(script)
+        async with self.cleaner.connect() as cleaner:
+            driver: Any = (await cleaner.get_raw_connection()).driver_connection
+            for stray in await cleaner.scalars(sa.text(STRAYS)):
+                await driver.execute(stray)
+            for _ in range(3):  # triggers may write what has to be deleted in its turn
+                found = (await cleaner.execute(sa.text(self.look))).all()
+                for kind, name in found:
+                    if kind != ROWS:
+                        return kind if kind == DDL else f"{kind}: {name}"
+                if not found:
+                    return None
+                parts = ", ".join(
+                    f"_{number} AS (DELETE FROM ONLY {name}{self.young[name]})"
+                    for number, (_, name) in enumerate(found)
+                )
+                await driver.execute(f"WITH {parts} SELECT")
+        return f"rows of {found[0][1]} cannot be deleted"
+
+    async def close_connections(self) -> None:
+        """Close the connections of the tests, also those that were never given back."""
+        async with self.cleaner.connect() as cleaner:
+            await cleaner.run_sync(lambda _: [mine.invalidate() for mine in [*self.out.values()]])
+        await self.engine.dispose()
+        self.connections.clear()
+        self.out.clear()
+
+    async def close(self) -> None:
+        """Close the connection that cleans, too."""
+        if self.engine:
+            await self.close_connections()
+            await self.cleaner.dispose()
+        await super().close()
+
+
+# --- the guard ------------------------------------------------------------------------------------
+# Problem: a test, or the app in it, may open a connection to a developer's or to a production
+# database. So while tests run only trusted engines connect, and drivers only for them.
+
+TRUSTED: WeakSet[sa.Dialect] = WeakSet()  # of the engines that may connect; `open_engine` adds
+OPEN_TO_ALL: set[str] = set()  # databases that the test itself has asked for; by empty_database
+CONNECTING = ContextVar("connecting", default=False)  # a trusted engine does, in this task
+# Where every connection of a driver passes, also by a function that was imported by name.
+DRIVERS_CONNECT = {
+    "asyncpg": "asyncpg.connect_utils._connect",
+    "psycopg": "psycopg.generators.connect",
+    "psycopg2": "psycopg2.extensions.make_dsn",
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def guard() -> Iterator[None]:
+    """No engine but the tests' own connects to anything, and no driver behind an engine's back.
+
+    Autouse, because the test that asks for no fixture is the one that would reach a real database.
+    """
+    sa.event.listen(sa.Engine, "do_connect", refuse_stranger)
+    for each in ALLOWED:
+        if not isinstance(each, str):
+            trust(getattr(each, "sync_engine", each))
+    with pytest.MonkeyPatch.context() as patch:
+        for module, path in DRIVERS_CONNECT.items():
+            with suppress(ImportError):  # now, because a test may import it for the first time
+                importlib.import_module(module)
+                owner, name = path.rsplit(".", 1)
+                patch.setattr(path, guarded(getattr(pkgutil.resolve_name(owner), name)))
+        yield
+    sa.event.remove(sa.Engine, "do_connect", refuse_stranger)
+
+
+@pytest.fixture(autouse=True)
+def overrides_end() -> Iterator[None]:
+    """The overrides of dependencies that a test makes end with it."""
+    before = dict(application.dependency_overrides)
+    yield
+    application.dependency_overrides = before
+
+
+def open_engine(url: sa.URL, **options: Any) -> AsyncEngine:
+    """Make an engine that the guard lets connect."""
+    engine = make_engine(url, **options)
+    trust(engine.sync_engine)
+    return engine
+
+
+def trust(engine: sa.Engine) -> None:
+    """Let an engine connect."""
+    if engine.dialect not in TRUSTED:
+        TRUSTED.add(engine.dialect)
+        sa.event.listen(engine, "do_connect", connect_or_explain)
+
+
+def connect_or_explain(dialect: sa.Dialect, _record: object, args: Any, to: Any) -> Any:
+    """Connect; say what to do where the server has too few connections."""
+    token = CONNECTING.set(True)
+    try:
+        return dialect.connect(*args, **to)
+    except Exception as error:
+        if getattr(error, "sqlstate", None) != "53300":  # too_many_connections
+            raise
+        problem = (
+            "PostgreSQL has no connection left. A worker needs 3, a test with real commits more."
+        )
+        pytest.fail(f"{problem}\nTo mend it: lower -n, or raise max_connections", pytrace=False)
+    finally:
+        CONNECTING.reset(token)
+
+
+def refuse_stranger(dialect: sa.Dialect, _record: object, args: Any, to: dict[str, Any]) -> None:
+    """Refuse an engine that would connect past the transaction of the test."""
+    if dialect in TRUSTED or dialect.name in ALLOWED or is_open_to_all(args, to):
+        return
+    where = f"database {to.get('database', to.get('dbname'))!r} on {to.get('host')!r}"
+    advice = USE_A_FACTORY
+    if not dialect.is_async:
+        advice = "This conftest serves asynchronous engines; ALLOWED (ADAPT 3/4) lets others pass."
+    refuse(f"a connection to {where}, where nothing would undo changes.", advice)
+
+
+def guarded(connect: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a driver's function that connects, for nobody but an engine that is trusted."""
+
+    @functools.wraps(connect)
+    def connect_if_trusted(*args: Any, **to: Any) -> Any:
+        if not CONNECTING.get() and not is_open_to_all(args, to):
+            refuse("a connection by the driver itself, past SQLAlchemy.", USE_A_FACTORY)
+        return connect(*args, **to)
+
+    return connect_if_trusted
+
+
+def is_open_to_all(*arguments: object) -> bool:
+    """Tell whether a database is meant that the test has made for whomever it likes."""
+    return any(name in str(arguments) for name in OPEN_TO_ALL)
+
+
+# --- which database a test works on ---------------------------------------------------------------
+# Problem: the app's sessions, wherever they were made, have to reach the database of the test, and
+# nothing between tests. They ask their AsyncEngine, which stands for another engine while a test
+# runs: its attribute `sync_engine` is set by `redirected`, which resets it, too.
+
+
+@pytest.fixture(scope="session")
+def server(request: pytest.FixtureRequest) -> Server:
+    """The server with its template; prepared here where pytest found this file only late."""
+    try:
+        return prepared(request.config)
+    except pytest.UsageError as error:
+        request.session.shouldfail = "the set-up is wrong"
+        problem = f"{WRONG}{error}"
+    pytest.fail(problem, pytrace=False)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def admin(server: Server) -> AsyncIterator[Administrator]:
+    """What creates and drops the databases of this process."""
+    async with Administrator(sa.make_url(server.url)) as admin:
+        yield admin
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def rollback(server: Server, admin: Administrator, roles: Any) -> AsyncIterator[Clone]:
+    """The first path."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    path = Rollback(worker, server, admin, roles)
+    yield path
+    await path.drop()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def real_commits(server: Server, admin: Administrator, roles: Any) -> AsyncIterator[Clone]:
+    """The second path."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    path = RealCommits(f"{worker}_real", server, admin, roles)
+    yield path
+    await path.drop()
+
+
+@pytest.fixture
+def path(request: pytest.FixtureRequest) -> Clone:
+    """The path that the test takes."""
+    real = request.node.get_closest_marker("fresh_database")
+    chosen: Clone = request.getfixturevalue("real_commits" if real else "rollback")
+    return chosen
+
+
+def engines_of_the_app(engine: AsyncEngine) -> list[AsyncEngine]:
+    """Return the engines behind the app's factories; a factory that has none gets this one."""
+    found: list[AsyncEngine] = []
+    for factory in SESSION_FACTORIES:
+        binds = [factory.kw.get("bind"), *factory.kw.get("binds", {}).values()]
+        engines = [bind for bind in binds if isinstance(bind, AsyncEngine)]
+        if not engines:
+            factory.configure(bind=engine)
+        found += engines
+    return found
+
+
+@contextmanager
+def redirected(engines: list[AsyncEngine], to: AsyncEngine) -> Iterator[None]:
+    """Have engines work as another one, each with the options that it was given."""
+    before = [(each, each.sync_engine) for each in engines]
+    for each, own in before:
+        options = own.get_execution_options()
+        each.sync_engine = (
+            to.sync_engine.execution_options(**options) if options else to.sync_engine
+        )
+    try:
+        yield
+    finally:
+        for each, own in before:
+            each.sync_engine = own
+
+
+# --- server and template --------------------------------------------------------------------------
+# Problem: the schema is to be created once for all tests, workers and runs, and nothing that a
+# killed run leaves may stay for ever; nor may a live run, or a database of somebody else, be
+# harmed. A database is ours by its CONNECTION LIMIT, which CREATE DATABASE sets in the same step,
+# so that no kill can leave one unmarked. Its process lives as long as somebody holds the advisory
+# lock whose number is in its name.
+
+MARK = 1_000_271  # arbitrary
+LOCK = 1_000_271  # first key of our advisory locks; the second names a process, or 0 the builder
+PATIENCE = 20  # seconds to wait for the server, or for a task to end
+EXAMPLE_URL = f"{DRIVER}://user:password@host:5432/database"
+VOLATILE = "fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n"
+WRONG = "the set-up is wrong: "
 
 
 class Server(NamedTuple):
@@ -139,113 +1020,75 @@ class Server(NamedTuple):
     header: str
 
 
-SERVER = pytest.StashKey[Server]()
-WORKERS_ASKED = pytest.StashKey[float]()  # for, at this time
+class Administrator:
+    """Creates and drops the databases of a process, and holds the lock that shows that it lives."""
 
-# --- pytest ---------------------------------------------------------------------------------------
+    def __init__(self, url: sa.URL) -> None:
+        """Describe the connection, which is opened when it is needed."""
+        self.key = secrets.randbelow(2**31)
+        self.connection: Any = None  # the last that was opened
+        options = {"isolation_level": "AUTOCOMMIT", "pool_size": 1, "max_overflow": 0}
+        self.engine = open_engine(url, pool_pre_ping=True, **options)
+        sa.event.listen(self.engine.sync_engine, "connect", self.hold_lock)
 
+    async def __aenter__(self) -> Administrator:
+        """Return itself."""
+        return self
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --rebuild-schema, for CI: a cached template could hide a broken migration."""
-    parser.addoption("--rebuild-schema", action="store_true", help="build the schema anew")
+    async def __aexit__(self, *_: object) -> None:
+        """Let the lock go."""
+        await self.engine.dispose()
 
+    def hold_lock(self, new: Any, _record: object) -> None:
+        """Show that the process lives, for as long as it does."""
+        self.connection = new
+        script = f"""
+            SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0;
+            SELECT pg_advisory_lock({LOCK}, {self.key})
+        """
+        new.run_async(lambda driver: driver.execute(script))
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Run all tests and fixtures on one event loop, whatever the project's settings say.
+    async def stay_connected(self) -> None:
+        """Take the lock again where the connection was lost, before another run finds it free."""
+        if self.connection is None or is_lost(self.connection):
+            await self.run("SELECT 1")
 
-    A connection lives on one loop: with fixtures on another loop than the tests, the first query
-    fails with "attached to a different loop".
-    """
-    config.option.asyncio_mode = "auto"
-    for name in ("asyncio_default_fixture_loop_scope", "asyncio_default_test_loop_scope"):
-        config._inicache[name] = "session"  # noqa: SLF001 - pytest has no public way to set an ini
-    marker = "fresh_database: a database of the test's own, with real connections and real commits"
-    config.addinivalue_line("markers", marker)
-    if config.pluginmanager.unregister(name="anyio"):  # it would run its tests on other loops
-        config.addinivalue_line("markers", "anyio: a test like any other")
+    def name(self, label: str) -> str:
+        """Return the name of a database of this process."""
+        return f"{PREFIX}_{self.key}_{label}"
 
+    async def run(self, statement: str) -> None:
+        """Run a statement outside a transaction."""
+        async with self.engine.connect() as connection:
+            await connection.exec_driver_sql(statement)
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Refuse a wrong set-up with one message, before any worker or test has started."""
-    if not session.config.option.collectonly:
-        prepared(session.config)
+    async def ask(self, query: str, **bound: object) -> list[Any]:
+        """Return the first column of what a query finds."""
+        async with self.engine.connect() as connection:
+            return list(await connection.scalars(sa.text(query), bound))
 
+    async def create(self, name: str, template: str) -> None:
+        """Create a database that carries our mark."""
+        await self.run(f"CREATE DATABASE {name} TEMPLATE {template} CONNECTION LIMIT {MARK}")
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_configure_node(node: Any) -> None:  # xdist may not be installed
-    """Hand the server to an xdist worker, which then neither starts nor checks anything."""
-    node.workerinput[PREFIX] = tuple(prepared(node.config))
-    node.config.stash.setdefault(WORKERS_ASKED, time.time())
-
-
-def pytest_report_header(config: pytest.Config) -> str | None:
-    """Say which server and schema the tests run on."""
-    return config.stash[SERVER].header if SERVER in config.stash else None
-
-
-def pytest_collection_finish() -> None:
-    """Keep the garbage collector from searching modules and tests again and again."""
-    gc.freeze()
-
-
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    """Say how many tests had a database of their own or were refused something; and if -n lost."""
-    found = [report for kind in terminalreporter.stats.values() for report in kind]
-    reports = [report for report in found if isinstance(report, pytest.TestReport)]
-    if not reports:
-        return
-    tests = [report for report in reports if report.when == "call"]
-    fresh = sum("fresh_database" in test.keywords for test in tests)
-    refused = sum("Refused: " in report.longreprtext for report in reports)
-    terminalreporter.write_line(f"database: {fresh} tests on a new one, {refused} refused")
-    if asked := config.stash.get(WORKERS_ASKED, None):
-        first, last = min(each.start for each in reports), max(each.stop for each in reports)
-        price, saved = first - asked, sum(each.duration for each in reports) - (last - first)
-        if saved < price:
-            line = f"-n lost: its workers took {price:.1f} s to start, and saved {saved:.1f} s"
-            terminalreporter.write_line(line)
-
-
-def prepared(config: pytest.Config) -> Server:
-    """Return the run's server with its template, preparing both at the first call."""
-    if SERVER not in config.stash:
-        handed = getattr(config, "workerinput", {}).get(PREFIX)
-        rebuild = bool(config.getoption("--rebuild-schema", default=False))
-        config.stash[SERVER] = Server(*handed) if handed else asyncio.run(prepare(rebuild=rebuild))
-    return config.stash[SERVER]
-
-
-def refuse(problem: str, advice: str = FRESH) -> NoReturn:
-    """Fail the test at this line, where it could differ from production or reach another test."""
-    __tracebackhide__ = True
-    pytest.fail(f"Refused: {problem}\n{advice}")
-
-
-def refusal(problem: str, fix: str) -> pytest.UsageError:
-    """Return the error that ends the run with one message: what is wrong, and what to type."""
-    return pytest.UsageError(f"{problem}\nTo mend it: {fix}")
-
-
-# --- server, template, clones ---------------------------------------------------------------------
+    async def drop(self, name: str) -> None:
+        """Drop a database of ours."""
+        await self.run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
 
 async def prepare(*, rebuild: bool) -> Server:
     """Find or start the server, drop what killed runs left on it, find or build the template."""
     started = time.perf_counter()
-    url, key = server_url(), secrets.randbelow(2**31)
-    async with administrator(url, key) as admin:
-        await check_access(admin)
-        async with admin.connect() as connection:
-            await connection.exec_driver_sql(f"SELECT pg_advisory_lock({LOCK}, 0)")
-            swept = await sweep(connection)
-            wanted = f"{PREFIX} {fingerprint()}"
-            template = None if rebuild else await find_template(connection, wanted)
-            state = "cached" if template else "built"
-            template = template or await build_template(connection, url, key, wanted)
-            version: str = await connection.scalar(sa.text("SHOW server_version"))
+    url = server_url()
+    async with Administrator(url) as admin:
+        await check_access(admin.engine)
+        await admin.run(f"SELECT pg_advisory_lock({LOCK}, 0)")  # until we disconnect
+        swept = await sweep(admin)
+        wanted = f"{PREFIX} {fingerprint()}"
+        template = None if rebuild else await find_template(admin, wanted)
+        state = "cached" if template else "built"
+        template = template or await build_template(admin, wanted)
+        (version,) = await admin.ask("SHOW server_version")
     where = url.host or url.query.get("host")
     header = f"database: PostgreSQL {version.partition(' ')[0]} at {where}, schema {state}"
     header += f", {swept} left-over databases dropped" if swept else ""
@@ -305,62 +1148,34 @@ def embedded_server_url() -> sa.URL:
     raise refusal(f"PostgreSQL cannot start: {problem}", fix)
 
 
-def open_engine(url: sa.URL, **options: Any) -> AsyncEngine:
-    """Make an engine that the guard lets connect."""
-    engine = make_engine(url, **options)
-    TRUSTED.add(engine.dialect)
-    connect = functools.partial(connect_or_explain, engine.dialect.connect)
-    setattr(engine.dialect, "connect", connect)  # noqa: B010 - mypy allows no other way
-    return engine
-
-
-def connect_or_explain(connect: Callable[..., Any], *arguments: Any, **to: Any) -> Any:
-    """Connect; say what to do where the server has too few connections."""
-    try:
-        return connect(*arguments, **to)
-    except Exception as error:
-        if getattr(error, "sqlstate", None) != "53300":  # too_many_connections
-            raise
-        problem = "PostgreSQL has no connection left. A worker needs 2, a fresh database more."
-        pytest.fail(f"{problem}\nTo mend it: lower -n, or raise max_connections", pytrace=False)
-
-
-@asynccontextmanager
-async def administrator(url: sa.URL, key: int) -> AsyncIterator[AsyncEngine]:
-    """Open the engine that creates and drops databases, and whose lock shows that we are alive."""
-    engine = open_engine(url, isolation_level="AUTOCOMMIT", pool_size=1, pool_pre_ping=True)
-
-    @sa.event.listens_for(engine.sync_engine, "connect")
-    def hold_lock(connection: Any, _record: object) -> None:
-        connection.cursor().execute(f"SELECT pg_advisory_lock({LOCK}, {key})")
-
-    try:
-        yield engine
-    finally:
-        await engine.dispose()
-
-
-async def check_access(admin: AsyncEngine) -> None:
-    """Refuse a server that cannot be reached, or a role that may not create databases."""
+async def check_access(engine: AsyncEngine) -> None:
+    """Refuse a server that cannot be reached or written to, or a role that may not create databases."""
     fix = f"start the server, or correct the address: export TEST_DATABASE_URL={EXAMPLE_URL}"
-    query = "SELECT * FROM pg_roles WHERE rolname = current_user"
+    query = """
+        SELECT rolname, rolcreatedb OR rolsuper AS may_create,
+          current_setting('transaction_read_only') = 'on' AS read_only
+        FROM pg_roles WHERE rolname = current_user
+    """
     try:
-        async with asyncio.timeout(PATIENCE), admin.connect() as connection:
+        async with asyncio.timeout(PATIENCE), engine.connect() as connection:
             role = (await connection.exec_driver_sql(query)).one()
-            if role.rolcreatedb or role.rolsuper:
+            if role.may_create and not role.read_only:
                 return
-            problem = f"the role {role.rolname} may not create databases"
-            fix = f"as a superuser: ALTER ROLE {role.rolname} CREATEDB"
+            if role.read_only:
+                problem = "it is read-only: a standby, or default_transaction_read_only is on"
+            else:
+                problem = f"the role {role.rolname} may not create databases"
+                fix = f"as a superuser: ALTER ROLE {role.rolname} CREATEDB"
     except TimeoutError:
         problem = f"no answer within {PATIENCE} s"
     except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - a driver raises its own
         problem = str(getattr(error, "orig", error))
-    where = f"{admin.url.host}:{admin.url.port or 5432}"
+    where = f"{engine.url.host}:{engine.url.port or 5432}"
     raise refusal(f"PostgreSQL at {where} cannot be used: {problem}", fix)
 
 
 def fingerprint() -> str:
-    """Return a digest of all that the schema is made of: DDL, schema files, and this file."""
+    """Return a digest of all that the schema is made of, and of nothing else in this file."""
     statements: list[str] = []
 
     def collect(statement: Any, *parameters: object) -> None:
@@ -371,38 +1186,39 @@ def fingerprint() -> str:
     mock: Any = sa.create_mock_engine("postgresql://", collect)
     mock.exec_driver_sql = collect  # for listeners that are functions
     METADATA.create_all(mock)
-    digest = hashlib.sha256("".join(sorted(statements)).encode())  # a table's indexes are a set
-    for path in [Path(__file__), *sorted(SCHEMA_FILES)]:
+    parts = [VERSION, inspect.getsource(create_schema), *sorted(statements)]  # indexes are a set
+    digest = hashlib.sha256("".join(parts).encode())
+    for path in sorted(SCHEMA_FILES):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 
-async def find_template(connection: AsyncConnection, wanted: str) -> str | None:
-    """Return the name of the newest sealed template of this schema, and note that it is in use."""
+async def find_template(admin: Administrator, wanted: str) -> str | None:
+    """Return this role's newest sealed template of this schema, and note that it is in use."""
     query = """
         SELECT datname FROM pg_database
         WHERE datistemplate AND NOT datallowconn AND datconnlimit = :mark
+          AND pg_get_userbyid(datdba) = current_user
           AND starts_with(shobj_description(oid, 'pg_database'), :wanted)
         ORDER BY oid DESC LIMIT 1
     """
-    name: str | None = await connection.scalar(sa.text(query), {"mark": MARK, "wanted": wanted})
-    if name:
+    for name in await admin.ask(query, mark=MARK, wanted=wanted):
         with suppress(sa.exc.DBAPIError):  # another run notes the same at this moment
-            await comment(connection, name, wanted)
-    return name
+            await comment(admin, name, wanted)
+        return str(name)
+    return None
 
 
-async def comment(connection: AsyncConnection, name: str, wanted: str) -> None:
+async def comment(admin: Administrator, name: str, wanted: str) -> None:
     """Write on a template what schema it holds and when it was last used."""
-    statement = f"COMMENT ON DATABASE {name} IS '{wanted} {time.time():.0f}'"
-    await connection.exec_driver_sql(statement)
+    await admin.run(f"COMMENT ON DATABASE {name} IS '{wanted} {time.time():.0f}'")
 
 
-async def build_template(connection: AsyncConnection, url: sa.URL, key: int, wanted: str) -> str:
+async def build_template(admin: Administrator, wanted: str) -> str:
     """Create the schema in a database of its own, and seal it so that no clone has to wait."""
-    name, seal = f"{PREFIX}_{key}_template", "IS_TEMPLATE true ALLOW_CONNECTIONS false"
-    await create_database(connection, name, "template0")
-    engine = open_engine(url.set(database=name))
+    name, seal = admin.name("template"), "IS_TEMPLATE true ALLOW_CONNECTIONS false"
+    await admin.create(name, "template0")
+    engine = open_engine(admin.engine.url.set(database=name))
     try:
         async with engine.begin() as empty_database:
             await empty_database.run_sync(create_schema)
@@ -410,22 +1226,13 @@ async def build_template(connection: AsyncConnection, url: sa.URL, key: int, wan
         raise refusal(f"create_schema failed: {error!r}", f"see ADAPT 2/4 in {__file__}") from error
     finally:
         await engine.dispose()
-    await comment(connection, name, wanted)
-    await connection.exec_driver_sql(f"ALTER DATABASE {name} WITH {seal}")
+    await comment(admin, name, wanted)
+    await admin.run(f"ALTER DATABASE {name} WITH {seal}")
     return name
 
 
-async def create_database(connection: AsyncConnection, name: str, template: str) -> None:
-    """Create a database that carries our mark."""
-    statement = f"CREATE DATABASE {name} TEMPLATE {template} CONNECTION LIMIT {MARK}"
-    await connection.exec_driver_sql(statement)
-
-
-async def sweep(connection: AsyncConnection) -> int:
-    """Drop what dead processes left behind, and templates unused for a day; return how many.
-
-    A process is dead when nobody holds the advisory lock that its databases have in their names.
-    """
+async def sweep(admin: Administrator) -> int:
+    """Drop what dead processes left behind, and templates unused for a day; return how many."""
     query = r"""
         SELECT datname FROM pg_database AS d
         WHERE datname ~ :ours AND datconnlimit = :mark AND pg_has_role(datdba, 'USAGE')
@@ -437,367 +1244,223 @@ async def sweep(connection: AsyncConnection) -> int:
             substring(shobj_description(oid, 'pg_database') FROM ' (\d+)$')::bigint
               > extract(epoch FROM now()) - 86400, false))
     """
-    bound = {"ours": rf"^{PREFIX}_\d+_\w+$", "mark": MARK, "lock": LOCK}
-    dead = (await connection.scalars(sa.text(query), bound)).all()
+    dead = await admin.ask(query, ours=rf"^{PREFIX}_\d+_\w+$", mark=MARK, lock=LOCK)
     for name in dead:
         with suppress(sa.exc.DBAPIError):  # another run was faster, which is as good
-            await connection.exec_driver_sql(f"ALTER DATABASE {name} WITH IS_TEMPLATE false")
-            await connection.exec_driver_sql(f"DROP DATABASE {name}")
+            await admin.run(f"ALTER DATABASE {name} WITH IS_TEMPLATE false")
+            await admin.run(f"DROP DATABASE {name}")
     return len(dead)
 
 
-# --- once a process: guard, database, roles -------------------------------------------------------
+# --- pytest ---------------------------------------------------------------------------------------
+# Problem: pytest has to run the tests on one event loop, prepare the server before the first test
+# that needs it, run a test again where rollback could not serve it, and tell all this at the end.
+# State: two entries of the config's stash, set once; and in pytest's cache, from run to run, which
+# tests ran again, each with the digest of its file and the reason.
+
+SERVER = pytest.StashKey[Server | str]()  # or what is wrong with the set-up
+WORKERS_ASKED = pytest.StashKey[float]()  # for, at this time
+REMEMBERED = f"{PREFIX}/real_commits"
+ONE_LOOP = ("asyncio_default_fixture_loop_scope", "asyncio_default_test_loop_scope")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def guard() -> Iterator[None]:
-    """No engine but the test's own connects to anything, and no driver behind an engine's back.
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what CI needs: a cached template could hide a broken migration, a second run a refusal."""
+    parser.addoption("--rebuild-schema", action="store_true", help="build the schema anew")
+    parser.addoption("--real-commits", action="store_true", help=f"run all tests as {MARKER} does")
+    parser.addoption("--refusals-fail", action="store_true", help="run no refused test again")
 
-    Autouse, because the test that asks for no fixture is the one that would reach a real database.
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Run all tests and fixtures on one event loop, whatever the project's settings say.
+
+    A connection lives on one loop: with fixtures on another loop than the tests, the first query
+    fails with "attached to a different loop".
     """
-    sa.event.listen(sa.Engine, "do_connect", refuse_stranger)
-    with pytest.MonkeyPatch.context() as patch:
-        for module, path in DRIVERS_CONNECT.items():
-            if module in sys.modules:
-                owner, name = path.rsplit(".", 1)
-                patch.setattr(path, guarded(getattr(pkgutil.resolve_name(owner), name)))
-        yield
-    sa.event.remove(sa.Engine, "do_connect", refuse_stranger)
+    config.option.asyncio_mode = "auto"
+    getini = config.getini
+    setattr(  # noqa: B010 - for mypy
+        config, "getini", lambda name: "session" if name in ONE_LOOP else getini(name)
+    )
+    marker = "fresh_database: real connections and real commits, on a database cleaned afterwards"
+    config.addinivalue_line("markers", marker)
+    if config.pluginmanager.unregister(name="anyio"):  # it would run its tests on other loops
+        config.addinivalue_line("markers", "anyio: a test like any other")
 
 
-def refuse_stranger(
-    dialect: sa.Dialect, _record: object, _args: object, to: dict[str, Any]
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Prepare the server before xdist's workers start: only they will know whether it is needed."""
+    if session.config.getoption("tx", default=None) and not session.config.option.collectonly:
+        with suppress(pytest.UsageError):
+            prepared(session.config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:  # xdist may not be installed
+    """Hand the server to an xdist worker, which then neither starts nor checks anything."""
+    with suppress(pytest.UsageError):
+        prepared(node.config)
+    found = node.config.stash[SERVER]
+    node.workerinput[PREFIX] = found if isinstance(found, str) else tuple(found)
+    node.config.stash.setdefault(WORKERS_ASKED, time.time())
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Say which server and schema the tests run on: at once with xdist, else once it is needed."""
+    return getattr(config.stash.get(SERVER, None), "header", None)
+
+
+pytest_report_collectionfinish = pytest_report_header
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put each async test on the one loop, and each test that needs real commits on their path."""
+    remembered = config.cache.get(REMEMBERED, {}) if getattr(config, "cache", None) else {}
+    everywhere = REAL_COMMITS or config.getoption("--real-commits", default=False)
+    for item in items:
+        names: list[str] = getattr(item, "fixturenames", [])
+        if pytest_asyncio.is_async_test(item):
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+        if {"engine", "db_transaction"} & {*names} and "override_get_db" not in names:
+            names.append("override_get_db")
+        digest, reason = remembered.get(item.nodeid, ("", ""))
+        if digest and digest == digest_of(item.path):
+            item.user_properties.append((f"{PREFIX}: {AGAIN}", reason))
+            item.add_marker("fresh_database")
+        elif everywhere or "fresh_database" in names:
+            item.add_marker("fresh_database")
+
+
+@functools.cache
+def digest_of(path: Path) -> str:
+    """Return a digest of a test's file, by whose change what is remembered of it is forgotten."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Prepare the server if a test needs it; refuse a wrong set-up with one message."""
+    gc.freeze()  # keeps the garbage collector from searching modules and tests again and again
+    if session.config.option.collectonly or hasattr(session.config, "workerinput"):
+        return
+    if any("server" in getattr(item, "fixturenames", ()) for item in session.items):
+        prepared(session.config)
+
+
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """Run a test again, with real commits, where a rolled-back transaction had to refuse."""
+    get = functools.partial(item.config.getoption, default=None)
+    if get("reruns") or item.get_closest_marker("flaky"):
+        return None  # pytest-rerunfailures runs it again, and finds the marker that we have added
+    final = get("usepdb") or get("refusals_fail") or item.get_closest_marker("fresh_database")
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    reports = runtestprotocol(item, log=False, nextitem=nextitem)
+    refused = [text for kind, text in notes_of(reports[-1]) if kind in (REFUSED, SERVED)]
+    served = [text for kind, text in notes_of(reports[-1]) if kind == SERVED]
+    if served and not final:
+        item.user_properties.append((f"{PREFIX}: {AGAIN}", served[0]))
+        if isinstance(item, pytest.Function) and item.cls:
+            vars(item.instance).clear()  # pytest makes one for both runs
+        reports = runtestprotocol(item, log=False, nextitem=nextitem)
+        if failed := next((report for report in reports if report.failed), None):
+            failed.sections.insert(0, ("Refused at first, without real commits", served[0]))
+    elif refused and all(report.passed for report in reports):  # by gather(), for instance
+        reports[-1].outcome = "failed"
+        reports[-1].longrepr = f"Refused: {refused[0]}\nThe test has swallowed this, and passed."
+    for report in reports:
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Any:
+    """Put what happened in the test into the report of its teardown."""
+    if call.when == "teardown":
+        item.user_properties += [(f"{PREFIX}: {kind}", text) for kind, text in NOTES]
+        if any(kind == SERVED for kind, _ in NOTES):
+            item.add_marker("fresh_database")
+        NOTES.clear()
+    return (yield)
+
+
+def notes_of(report: pytest.TestReport) -> list[tuple[str, str]]:
+    """Return the notes that a report carries, from whichever process it comes."""
+    return [
+        (name.removeprefix(f"{PREFIX}: "), str(text))
+        for name, text in report.user_properties
+        if name.startswith(f"{PREFIX}: ")
+    ]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Refuse a wrong set-up with one message, also where each worker has found it."""
+    if hasattr(report, "node") and report.failed and WRONG in report.longreprtext:
+        raise pytest.UsageError(report.longreprtext.partition(WRONG)[2])
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Refuse an engine that would connect past the transaction of the test."""
-    if dialect not in TRUSTED:
-        where = f"database {to.get('database', to.get('dbname'))!r} on {to.get('host')!r}"
-        refuse(f"a connection to {where}, where nothing would undo changes.", USE_A_FACTORY)
-    CONNECTING.set(True)
+    """Say what was special about the tests' databases, and remember which tests ran again."""
+    found = [report for kind in terminalreporter.stats.values() for report in kind]
+    reports = [report for report in found if isinstance(report, pytest.TestReport)]
+    if not reports:
+        return
+    say = terminalreporter.write_line
+    ends = [report for report in reports if report.when == "teardown"]
+    notes = [(kind, text, report.nodeid) for report in ends for kind, text in notes_of(report)]
+    again = {test: text for kind, text, test in notes if kind == AGAIN}
+    count = Counter(kind for kind, _, test in notes if kind != SERVED or test not in again)
+    real = sum("fresh_database" in report.keywords for report in ends)
+    refused = count[REFUSED] + count[SERVED]
+    say(f"database: {real} tests with real commits, {count[CLONED]} cloned anew, {refused} refused")
+    if again:
+        say(f"{len(again)} tests need real commits, and now start with them; mark them {MARKER}:")
+    for test, text in again.items():
+        say(f"  {test}: {text}")
+    firsts: dict[tuple[str, str], list[str]] = {}
+    for kind, text, test in notes:
+        if kind != AGAIN and (kind != SERVED or test not in again):
+            firsts.setdefault((REFUSED if kind == SERVED else kind, text), []).append(test)
+    for (kind, text), tests in firsts.items():
+        say(f"{kind}, {len(tests)} x: {text} (first in {tests[0]})")
+    if any(report.failed for report in reports) and real < len(ends):
+        say("To see whether the failed tests pass with real commits: pytest --lf --real-commits")
+    remember(config, {report.nodeid for report in ends}, again)
+    if asked := config.stash.get(WORKERS_ASKED, None):
+        first, last = min(each.start for each in reports), max(each.stop for each in reports)
+        price, saved = first - asked, sum(each.duration for each in reports) - (last - first)
+        if saved < price:
+            say(f"-n lost: its workers took {price:.1f} s to start, and saved {saved:.1f} s")
 
 
-def guarded(connect: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a driver's function that connects, for nobody but an engine that is trusted."""
-
-    @functools.wraps(connect)
-    def connect_if_trusted(*args: Any, **to: Any) -> Any:
-        if not CONNECTING.get():
-            refuse("a connection by the driver itself, past SQLAlchemy.", USE_A_FACTORY)
-        CONNECTING.set(False)
-        return connect(*args, **to)
-
-    return connect_if_trusted
-
-
-@pytest.fixture(scope="session")
-def server(request: pytest.FixtureRequest) -> Server:
-    """The server with its template; prepared here where pytest found this file only late."""
-    try:
-        return prepared(request.config)
-    except pytest.UsageError as error:
-        request.session.shouldfail = "the set-up is wrong"
-        pytest.fail(str(error), pytrace=False)
+def remember(config: pytest.Config, ran: set[str], again: dict[str, str]) -> None:
+    """Note which tests need real commits, for the next run; forget those that ran without."""
+    if cache := getattr(config, "cache", None):
+        before = cache.get(REMEMBERED, {})
+        kept = {test: noted for test, noted in before.items() if test not in ran}
+        for test, reason in again.items():
+            path = config.rootpath / test.partition("::")[0]
+            kept[test] = (digest_of(path) if path.exists() else "", reason)
+        if kept != before:
+            cache.set(REMEMBERED, kept)
 
 
-@pytest_asyncio.fixture(scope="session")
-async def new_database(server: Server) -> AsyncIterator[NewDatabase]:
-    """A function that opens an engine on a new clone of the template, and drops it afterwards."""
-    key = secrets.randbelow(2**31)
-    async with administrator(sa.make_url(server.url), key) as admin:
-
-        @asynccontextmanager
-        async def cloned(label: str, **options: Any) -> AsyncIterator[AsyncEngine]:
-            name = f"{PREFIX}_{key}_{label}"
-            async with admin.connect() as connection:
-                await create_database(connection, name, server.template)
-            engine = open_engine(admin.url.set(database=name), **options)
-            try:
-                yield engine
-            finally:
-                await engine.dispose()
-                async with admin.connect() as connection:
-                    await connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
-
-        yield cloned
-
-
-@pytest_asyncio.fixture(scope="session")
-async def engine(new_database: NewDatabase) -> AsyncIterator[AsyncEngine]:
-    """The engine on the database of this process, where no test ever commits."""
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
-    # AUTOCOMMIT keeps the driver from beginning transactions of its own.
-    options = {"poolclass": StaticPool, "isolation_level": "AUTOCOMMIT"}
-    async with new_database(worker, **options) as engine:
-        yield engine
-
-
-@pytest_asyncio.fixture(scope="session")
-async def roles(engine: AsyncEngine) -> None:
-    """The roles, committed once: all that a test finds in its database."""
-    await create_roles(engine)
-
-
-async def create_roles(engine: AsyncEngine) -> None:
-    """Commit the roles to a new database."""
-    async with AsyncSession(engine) as session:
-        await setup_roles(session)
-        await session.commit()
-
-
-# --- once a test: transaction, sessions, application ----------------------------------------------
-
-
-class Transactions:
-    """Makes the connections of an engine behave as if each had a transaction of its own.
-
-    They share one connection to the server, whose transaction never commits: a commit of theirs
-    releases a savepoint, a rollback returns to it. While one holds changes, the others wait.
-    """
-
-    def __init__(self, engine: sa.Engine, check: str | None) -> None:
-        """Take the engine over; `check` runs the checks that PostgreSQL leaves to the COMMIT."""
-        self.check = check
-        self.shared: Any = None  # the connection to the server, while a test runs
-        self.speaker: PoolProxiedConnection | None  # whose statement runs
-        self.owner: PoolProxiedConnection | None  # whose work the savepoint can undo
-        self.let_go()
-        self.checked_out: list[PoolProxiedConnection] = []  # collecting one would close `shared`
-        sa.event.listen(engine, "checkout", lambda _, __, mine: self.checked_out.append(mine))
-        sa.event.listen(engine, "handle_error", self.on_error)
-        for name in ("do_execute", "do_executemany"):
-            execute = functools.partial(self.execute, getattr(engine.dialect, name))
-            setattr(engine.dialect, name, execute)
-        self.set_level = engine.dialect.set_isolation_level
-        for name in ("do_commit", "do_rollback", "set_isolation_level"):
-            setattr(engine.dialect, name, getattr(self, name))
-
-    def begin(self, connection: sa.Connection) -> None:
-        """Start the transaction of a test."""
-        self.send(connection, f"BEGIN; {SAVEPOINT}")
-        mine = connection.connection
-        self.shared, self.checked_out = mine.dbapi_connection, [mine]
-        self.spent = False
-        self.loop = asyncio.get_running_loop()
-
-    def end(self, connection: sa.Connection) -> None:
-        """Roll back all that the test did."""
-        self.shared = None
-        self.let_go()
-        if self.spent:
-            connection.invalidate()
-        elif not connection.invalidated:
-            self.send(connection, "ROLLBACK; SELECT pg_advisory_unlock_all()")
-
-    def send(self, connection: sa.Connection, script: str) -> None:
-        """Run a script in one round trip; a connection where it fails is not used again."""
-        dbapi_connection: Any = connection.connection.dbapi_connection
+def prepared(config: pytest.Config) -> Server:
+    """Return the run's server with its template, preparing both at the first call."""
+    if SERVER not in config.stash:
+        handed = getattr(config, "workerinput", {}).get(PREFIX)
+        rebuild = bool(config.getoption("--rebuild-schema", default=False))
+        if isinstance(handed, tuple | list):
+            handed = Server(*handed)
         try:
-            dbapi_connection.run_async(lambda driver: driver.execute(script))
-        except BaseException:
-            connection.invalidate()
-            raise
-
-    def let_go(self) -> None:
-        """Let any connection be the next."""
-        self.owner = self.speaker = None
-        self.dirty = self.local = False
-
-    def execute(
-        self, run: Callable[..., None], cursor: Any, statement: str, parameters: Any, context: Any
-    ) -> None:
-        """Run a statement in the savepoint, once no other connection holds changes."""
-        mine: PoolProxiedConnection = context.root_connection.connection
-        if mine.dbapi_connection is not self.shared:
-            refuse(
-                "a statement outside the transaction of a test.",
-                "The test has lost its connection, or uses none of db, client, get_db_session.",
-            )
-        if asyncio.get_running_loop() is not self.loop:
-            refuse(
-                "a statement on another event loop than that of the test's connection.",
-                "TestClient brings a loop of its own: use the fixture client instead. On a test or "
-                'a fixture leave out loop_scope="function".',
-            )
-        if ENDS.match(statement):
-            refuse("this would end the transaction of the test. Commit a session instead.")
-        self.take_turn(mine)
-        try:
-            self.owner = mine
-            self.local |= LOCAL.search(statement) is not None
-            self.spent |= SPENDS.match(statement) is not None
-            if not self.dirty and WRITE.search(statement):
-                self.hold()
-            run(cursor, statement, parameters, context)
-        except BaseException:
-            self.hold()  # until the rollback
-            raise
-        finally:
-            self.speaker = None
-
-    def hold(self) -> None:
-        """Let nobody else in before the owner commits or rolls back."""
-        self.dirty = True
-        HOLDER.set(self.owner)
-
-    def is_free_for(self, mine: PoolProxiedConnection) -> bool:
-        """Tell whether this connection may speak now."""
-        return self.speaker is None and (self.owner is mine or not self.dirty)
-
-    def take_turn(self, mine: PoolProxiedConnection) -> None:
-        """Wait until no other connection speaks or holds changes, unless it waits for this one."""
-        if not self.is_free_for(mine):
-            if self.dirty and HOLDER.get() is self.owner:
-                refuse(
-                    "another session of this test holds changes, or an error, and this one cannot "
-                    "wait for its end. In production it would not see them: commit or roll back "
-                    "first, in a test with `await db.commit()` before the request."
-                )
-            self.shared.run_async(lambda _: self.wait(mine))
-        self.speaker = mine
-
-    async def wait(self, mine: PoolProxiedConnection) -> None:
-        """Wait for another task to commit or roll back."""
-        try:
-            async with asyncio.timeout(PATIENCE):
-                while not self.is_free_for(mine):  # noqa: ASYNC110 - rare, so kept simple
-                    await asyncio.sleep(0.001)
-        except TimeoutError:
-            refuse(f"two sessions of this test have blocked each other for {PATIENCE} s.")
-
-    def do_commit(self, mine: PoolProxiedConnection) -> None:
-        """Do what a COMMIT does, but for writing to the disk."""
-        if self.owner is not mine:
-            return
-        self.speaker = mine
-        try:
-            if self.check:
-                mine.cursor().execute(self.check)  # whose errors are those of a COMMIT
-            keep = KEEP_BUT_LOCAL if self.local else KEEP
-            self.shared.run_async(lambda driver: driver.execute(keep))
-        except Exception as error:
-            self.do_rollback(mine)
-            if getattr(error, "sqlstate", None) != "25P02":  # what has failed ends in silence
-                raise
-        else:
-            self.let_go()
-
-    def do_rollback(self, mine: PoolProxiedConnection) -> None:
-        """Undo what this connection has not committed."""
-        if self.owner is mine:
-            self.speaker = mine
-            mine.cursor().execute(UNDO)
-            self.let_go()
-
-    def set_isolation_level(self, to: Any, level: Any) -> None:
-        """Refuse what the transaction of the test cannot change any more."""
-        if self.shared:
-            refuse("the isolation level of a test's transaction is fixed.")
-        self.set_level(to, level)
-
-    @staticmethod
-    def on_error(context: sa.ExceptionContext) -> None:
-        """Keep the connection, and with it what was committed, when a request is cancelled."""
-        if not isinstance(context.original_exception, Exception):
-            context.is_disconnect = False
-
-
-@pytest_asyncio.fixture(scope="session")
-async def transactions(engine: AsyncEngine, roles: None) -> Transactions:
-    """What makes the engine's transactions savepoints, now that the roles are committed."""
-    query = """
-        SELECT 'DO $$ BEGIN SET CONSTRAINTS ALL IMMEDIATE; '
-          || coalesce('SET CONSTRAINTS ' || string_agg(format('%I.%I', nspname, conname), ', ')
-            FILTER (WHERE condeferred) || ' DEFERRED; ', '') || 'END $$'
-        FROM pg_constraint JOIN pg_namespace AS n ON n.oid = connamespace
-        WHERE condeferrable HAVING count(*) > 0
-    """
-    async with engine.connect() as connection:
-        check = await connection.scalar(sa.text(query))
-    return Transactions(engine.sync_engine, check)
-
-
-@pytest_asyncio.fixture
-async def db_transaction(
-    engine: AsyncEngine, transactions: Transactions
-) -> AsyncIterator[AsyncConnection]:
-    """The test's transaction: whatever works on `engine` joins it, and it is always rolled back."""
-    async with engine.connect() as connection:
-        await connection.run_sync(transactions.begin)
-        try:
-            yield connection
-        finally:
-            await connection.run_sync(transactions.end)
-
-
-@pytest_asyncio.fixture
-async def fresh_database(new_database: NewDatabase) -> AsyncIterator[AsyncEngine]:
-    """An engine on a database of the test's own, with real connections and real commits."""
-    async with new_database(f"fresh{secrets.token_hex(4)}") as engine:
-        await create_roles(engine)
-        yield engine
-
-
-@pytest.fixture
-def override_get_db(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The app's own get_db, like all else that opens a session, works on the test's database."""
-    fresh = request.node.get_closest_marker("fresh_database")
-    request.getfixturevalue("fresh_database" if fresh else "db_transaction")
-    engine = request.getfixturevalue("fresh_database" if fresh else "engine")
-    before = [dict(factory.kw) for factory in SESSION_FACTORIES]
-    for factory in SESSION_FACTORIES:
-        factory.configure(bind=engine)
-    yield
-    for factory, options in zip(SESSION_FACTORIES, before, strict=True):
-        factory.kw = options
-
-
-@pytest.fixture
-def get_db_session(override_get_db: None) -> SessionFactory:
-    """The app's own session factory; what its sessions commit is gone after the test."""
-    return SESSION_FACTORIES[0]
-
-
-@pytest_asyncio.fixture
-async def db(get_db_session: SessionFactory) -> AsyncIterator[AsyncSession]:
-    """The test's own session, to arrange and to assert; no request ever shares it."""
-    async with get_db_session() as session:
-        yield session
-
-
-@pytest.fixture
-def app(override_get_db: None) -> Iterator[FastAPI]:
-    """The application, on the test's database; the overrides that a test makes end with it."""
-    before = dict(application.dependency_overrides)
-    yield application
-    application.dependency_overrides = before
-
-
-@pytest.fixture
-def client_factory(app: FastAPI) -> ClientFactory:
-    """A function that returns an HTTP client: a given user's, or nobody's."""
-
-    def client_for(user: User | None = None) -> AsyncClient:
-        headers = authenticate(user) if user else {}
-        return AsyncClient(transport=ASGITransport(app), base_url="http://test", headers=headers)
-
-    return client_for
-
-
-@pytest.fixture
-def client(client_factory: ClientFactory) -> AsyncClient:
-    """An anonymous HTTP client."""
-    return client_factory(None)
-
-
-# --- actors: yours to replace ---------------------------------------------------------------------
-
-
-@pytest_asyncio.fixture
-async def regular_user(db: AsyncSession) -> User:
-    """A user of the role that new users get."""
-    return await factories.create_user(db, role="member")
-
-
-@pytest_asyncio.fixture
-async def admin_user(db: AsyncSession) -> User:
-    """A user who may do everything."""
-    return await factories.create_user(db, role="admin")
+            config.stash[SERVER] = handed or asyncio.run(prepare(rebuild=rebuild))
+        except pytest.UsageError as error:
+            config.stash[SERVER] = str(error)
+    if isinstance(found := config.stash[SERVER], str):
+        raise pytest.UsageError(found)
+    return found
