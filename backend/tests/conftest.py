@@ -411,6 +411,9 @@ async def finish(work: Any) -> Any:
 #   set, lost who has made settings in its transaction; who of these was interrupted by another
 #   by_text   whether a statement was written as text, and so can be DDL
 
+ENDS = "this would end the transaction of the test."
+STALE_PLAN = "0A000"  # the SQLSTATE of a statement that was prepared before a change of its table
+PILL = "FC001"  # the SQLSTATE of this refusal, where the server makes it
 SAVEPOINT = f"SAVEPOINT {PREFIX}"
 # A new statement of text that may make settings: SET, or a function such as set_config.
 SETS = re.compile(r"(^|\*/|;)\s*SET\b|\bset_\w*\s*\(", re.IGNORECASE | re.MULTILINE)
@@ -427,7 +430,7 @@ PREPARE = f"""
     BEGIN READ WRITE;
     CREATE TEMP TABLE {PREFIX} (changes bigint);
     CREATE FUNCTION pg_temp.{PREFIX}_stop() RETURNS trigger LANGUAGE plpgsql AS
-      $$ BEGIN RAISE 'Refused: this would end the transaction of the test.'; END $$;
+      $$ BEGIN RAISE 'Refused: {ENDS}' USING ERRCODE = '{PILL}'; END $$;
     CREATE CONSTRAINT TRIGGER {PREFIX} AFTER INSERT ON {PREFIX} DEFERRABLE INITIALLY DEFERRED
       FOR EACH ROW EXECUTE FUNCTION pg_temp.{PREFIX}_stop();
     CREATE FUNCTION pg_temp.{PREFIX}_begin() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
@@ -459,7 +462,6 @@ PASS = f"""
     WHERE pid = pg_backend_pid() AND locktype = 'transactionid'; {UNDO}
 """
 CHECK = f"SELECT pg_temp.{PREFIX}_check()"  # its errors are those of a COMMIT
-ENDS = "this would end the transaction of the test."
 LOST = "the connection of the test was lost: by a restart, a time-out or an end of its session."
 UNCOMMITTED = (
     "another session of this test holds changes, or an error. In production this one would not see "
@@ -523,10 +525,10 @@ class Rollback(Clone):
         """Roll back all that the test did."""
         shared, self.shared = self.shared, None
         self.let_go()
-        if is_lost(shared):
-            return LOST
-        if not in_transaction(shared):
-            return "the transaction of a test was ended"
+        if is_lost(shared) or not in_transaction(shared):
+            ended = LOST if is_lost(shared) else ENDS
+            NOTES.append((SERVED, ended))
+            return ended
         verify = VERIFY * self.by_text
         script = f"{UNDO}; {verify}ROLLBACK; SELECT pg_advisory_unlock_all()"
         await shared.driver_connection.execute(script)
@@ -552,9 +554,7 @@ class Rollback(Clone):
             yield
         except Exception as error:
             self.check_transaction()
-            if (
-                getattr(error, "sqlstate", None) == "0A000"
-            ):  # a plan from before a change of a table
+            if getattr(error, "sqlstate", None) in (PILL, STALE_PLAN):
                 refuse(str(error))
             raise
         finally:
@@ -805,7 +805,8 @@ class RealCommits(Clone):
     async def close_connections(self) -> None:
         """Close the connections of the tests, also those that were never given back."""
         async with self.cleaner.connect() as cleaner:
-            await cleaner.run_sync(lambda _: [mine.invalidate() for mine in [*self.out.values()]])
+            for mine in [each for each in self.out.values() if each.is_valid]:
+                await cleaner.run_sync(lambda _, mine=mine: mine.invalidate())
         await self.engine.dispose()
         self.connections.clear()
         self.out.clear()
