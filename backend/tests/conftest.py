@@ -33,10 +33,12 @@ import secrets
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 from weakref import WeakSet
@@ -130,16 +132,14 @@ def roles() -> Callable[[AsyncSession], Awaitable[Any]]:
     return setup_roles
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def db_transaction(
-    path: Clone, request: pytest.FixtureRequest
-) -> AsyncIterator[AsyncConnection]:
+@pytest_asyncio.fixture
+async def db_transaction(path: Clone) -> AsyncIterator[AsyncConnection]:
     """The test's transaction, always rolled back; with the marker, a connection that commits."""
     async with path.test() as connection:
         yield connection
 
 
-@pytest_asyncio.fixture(loop_scope="session")
+@pytest_asyncio.fixture
 async def override_get_db(
     db_transaction: AsyncConnection, engine: AsyncEngine
 ) -> AsyncIterator[None]:
@@ -156,7 +156,7 @@ def get_db_session(override_get_db: None) -> SessionFactory:
     return SESSION_FACTORIES[0]
 
 
-@pytest_asyncio.fixture(loop_scope="session")
+@pytest_asyncio.fixture
 async def db(get_db_session: SessionFactory) -> AsyncIterator[AsyncSession]:
     """The test's own session, to arrange and to assert; no request ever shares it."""
     async with get_db_session() as session:
@@ -188,11 +188,11 @@ def client(client_factory: ClientFactory) -> AsyncClient:
 
 @pytest.fixture
 def fresh_database(override_get_db: None, engine: AsyncEngine) -> AsyncEngine:
-    """The engine, with real connections and real commits: asking for it is as good as the marker."""
+    """The engine, with real connections and commits: asking for it is as good as the marker."""
     return engine
 
 
-@pytest_asyncio.fixture(loop_scope="session")
+@pytest_asyncio.fixture
 async def empty_database(admin: Administrator) -> AsyncIterator[sa.URL]:
     """The URL of a new, empty database, which any engine may use: to test migrations."""
     name = admin.name(f"empty{secrets.token_hex(4)}")
@@ -203,7 +203,7 @@ async def empty_database(admin: Administrator) -> AsyncIterator[sa.URL]:
     await admin.drop(name)
 
 
-# === You can stop reading here. The rest is how it works. ==========================================
+# === You can stop reading here: the rest is how it works ==========================================
 
 VERSION = "0.2.0"
 PREFIX = "fastapi_conftest"  # of all that we create on a server
@@ -257,21 +257,17 @@ SEQUENCES = """
 OTHER_LOOP = "a statement on another event loop than that of the test's connection."
 
 
-class Clone:
+class Clone(ABC):
     """A database of this process, in which one test at a time works."""
 
     SETTINGS: tuple[str, ...] = ()  # of every session, once it is seeded
 
     def __init__(self, label: str, server: Server, admin: Administrator, seed: Any) -> None:
         """Describe it; it is made when the first test needs it."""
-        self.name, self.template, self.admin, self.seed = (
-            admin.name(label),
-            server.template,
-            admin,
-            seed,
-        )
+        self.name, self.template = admin.name(label), server.template
+        self.admin, self.seed = admin, seed
         self.url = admin.engine.url.set(database=self.name)
-        self.engine: AsyncEngine | None = None
+        self.engine: Any = None
         self.loop = asyncio.get_running_loop()
 
     @asynccontextmanager
@@ -282,7 +278,7 @@ class Clone:
             await self.clone()
         try:
             connection = await self.begin()
-        except (OSError, sa.exc.SQLAlchemyError):  # the server was restarted, or has swept it away
+        except Exception:  # noqa: BLE001 - the server was restarted, or another run has swept it
             await self.clone()
             connection = await self.begin()
         try:
@@ -322,10 +318,8 @@ class Clone:
         queries = " UNION ALL ".join(await connection.scalars(sa.text(SEQUENCES)))
         rows = (await connection.execute(sa.text(queries))).all() if queries else []
         values = ", ".join(f"({oid}, {last}, {called})" for oid, last, called in rows)
-        self.restart = (
-            f"count(setval(s::oid::regclass, n, c)) FROM (VALUES {values}) AS _ (s, n, c)"
-        )
-        self.restart = self.restart if rows else "1"
+        setval = f"count(setval(s::oid::regclass, n, c)) FROM (VALUES {values}) AS _ (s, n, c)"
+        self.restart = setval if rows else "1"
 
     async def drop(self) -> None:
         """Drop it, if it was ever made."""
@@ -342,25 +336,24 @@ class Clone:
     def check_loop(self, *_: object) -> None:
         """Refuse a statement on another event loop, where it would fail without saying why."""
         if asyncio.get_running_loop() is not self.loop:
-            by_client = "starlette.testclient" in sys.modules
-            client = (
-                "TestClient has a loop of its own: use the fixture client instead. " * by_client
-            )
-            refuse(OTHER_LOOP, f'{client}On a test or a fixture leave out loop_scope="function".')
+            advice = 'On a test or a fixture leave out loop_scope="function".'
+            if "starlette.testclient" in sys.modules:
+                advice = f"TestClient has a loop of its own: use the fixture client. {advice}"
+            refuse(OTHER_LOOP, advice)
 
     # What each path does in its own way:
 
+    @abstractmethod
     async def open(self) -> AsyncEngine:
         """Return the engine that the tests work on."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def begin(self) -> AsyncConnection:
         """Start a test."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def end(self, connection: AsyncConnection) -> str | None:
         """Clean up after a test; return why the database is not clean, if so."""
-        raise NotImplementedError
 
 
 def settings_when_new(dbapi_connection: Any) -> str:
@@ -385,6 +378,11 @@ async def end_tasks(tasks: set[asyncio.Task[Any]]) -> None:
         task.cancel()
     if tasks and (await asyncio.wait(tasks, timeout=PATIENCE))[1]:
         refuse(f"a task that the test has left does not end within {PATIENCE} s.", "Await its end.")
+
+
+def give_up(mine: PoolProxiedConnection, _: object) -> None:
+    """Close a connection that nobody has given back."""
+    mine.invalidate()
 
 
 async def finish(work: Any) -> Any:
@@ -515,10 +513,11 @@ class Rollback(Clone):
         self.set: set[PoolProxiedConnection] = set()
         self.lost: set[PoolProxiedConnection] = set()
         self.by_text = False
-        connection = await self.engine.connect()
+        connection: AsyncConnection = await self.engine.connect()
         (mine,) = self.known
-        await mine.dbapi_connection.driver_connection.execute(BEGIN)
-        self.shared = mine.dbapi_connection
+        shared: Any = mine.dbapi_connection
+        await shared.driver_connection.execute(BEGIN)
+        self.shared = shared
         return connection
 
     async def end(self, connection: AsyncConnection) -> str | None:
@@ -527,7 +526,8 @@ class Rollback(Clone):
         self.let_go()
         if is_lost(shared) or not in_transaction(shared):
             ended = LOST if is_lost(shared) else ENDS
-            NOTES.append((SERVED, ended))
+            if (SERVED, ended) not in NOTES:  # it was done past `execute`
+                NOTES.append((SERVED, ended))
             return ended
         verify = VERIFY * self.by_text
         script = f"{UNDO}; {verify}ROLLBACK; SELECT pg_advisory_unlock_all()"
@@ -687,6 +687,8 @@ STRAYS = """
     SELECT format('SELECT pg_terminate_backend(%s, 1000)', pid) FROM pg_stat_activity
     WHERE datname = current_database() AND state <> 'idle' AND pid <> pg_backend_pid()
 """
+# With row-level security a DELETE shall fail rather than pass by rows; and it shall not wait long.
+SEE_ALL = "SET row_security = off; SET lock_timeout = '1s'"
 TABLES = r"""
     SELECT format('%I.%I', nspname, relname), relkind = 'f'
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
@@ -724,14 +726,7 @@ class RealCommits(Clone):
         dialect: Any = engine.dialect
         dialect.get_driver_connection = self.get_driver_connection
         self.cleaner = open_engine(self.url, poolclass=StaticPool, isolation_level="AUTOCOMMIT")
-        sa.event.listen(self.cleaner.sync_engine, "connect", self.see_all)
         return engine
-
-    @staticmethod
-    def see_all(new: Any, _record: object) -> None:
-        """Have row-level security raise rather than hide rows; wait for no lock."""
-        script = "SET row_security = off; SET lock_timeout = '1s'"
-        new.run_async(lambda driver: driver.execute(script))
 
     def note_connection(self, new: Any, _record: object) -> None:
         """Note how a connection was when it was new."""
@@ -771,9 +766,11 @@ class RealCommits(Clone):
     async def begin(self) -> AsyncConnection:
         """Let a test begin."""
         self.handed_out = False
-        async with self.cleaner.connect() as connection:
-            await connection.exec_driver_sql(f"SELECT {self.restart}")
-        return await self.engine.connect()
+        async with self.cleaner.connect() as cleaner:
+            driver: Any = (await cleaner.get_raw_connection()).driver_connection
+            await driver.execute(f"{SEE_ALL}; SELECT {self.restart}")
+        connection: AsyncConnection = await self.engine.connect()
+        return connection
 
     async def end(self, connection: AsyncConnection) -> str | None:
         """Delete what the test has committed, and verify that nothing else is left of it."""
@@ -789,7 +786,10 @@ class RealCommits(Clone):
             for stray in await cleaner.scalars(sa.text(STRAYS)):
                 await driver.execute(stray)
             for _ in range(3):  # triggers may write what has to be deleted in its turn
-                found = (await cleaner.execute(sa.text(self.look))).all()
+                try:
+                    found = (await cleaner.execute(sa.text(self.look))).all()
+                except sa.exc.ProgrammingError:  # a table is not there any more
+                    return DDL
                 for kind, name in found:
                     if kind != ROWS:
                         return kind if kind == DDL else f"{kind}: {name}"
@@ -806,7 +806,7 @@ class RealCommits(Clone):
         """Close the connections of the tests, also those that were never given back."""
         async with self.cleaner.connect() as cleaner:
             for mine in [each for each in self.out.values() if each.is_valid]:
-                await cleaner.run_sync(lambda _, mine=mine: mine.invalidate())
+                await cleaner.run_sync(functools.partial(give_up, mine))
         await self.engine.dispose()
         self.connections.clear()
         self.out.clear()
@@ -937,37 +937,32 @@ def server(request: pytest.FixtureRequest) -> Server:
     pytest.fail(problem, pytrace=False)
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="session")
 async def admin(server: Server) -> AsyncIterator[Administrator]:
     """What creates and drops the databases of this process."""
-    async with Administrator(sa.make_url(server.url)) as admin:
+    async with aclosing(Administrator(sa.make_url(server.url))) as admin:
         yield admin
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def rollback(server: Server, admin: Administrator, roles: Any) -> AsyncIterator[Clone]:
-    """The first path."""
+@pytest_asyncio.fixture(scope="session")
+async def paths(
+    server: Server, admin: Administrator, roles: Any
+) -> AsyncIterator[dict[bool, Clone]]:
+    """Both paths of the process; True is that of real commits."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
-    path = Rollback(worker, server, admin, roles)
-    yield path
-    await path.drop()
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def real_commits(server: Server, admin: Administrator, roles: Any) -> AsyncIterator[Clone]:
-    """The second path."""
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
-    path = RealCommits(f"{worker}_real", server, admin, roles)
-    yield path
-    await path.drop()
+    found: dict[bool, Clone] = {
+        False: Rollback(worker, server, admin, roles),
+        True: RealCommits(f"{worker}_real", server, admin, roles),
+    }
+    yield found
+    for path in found.values():
+        await path.drop()
 
 
 @pytest.fixture
-def path(request: pytest.FixtureRequest) -> Clone:
+def path(request: pytest.FixtureRequest, paths: dict[bool, Clone]) -> Clone:
     """The path that the test takes."""
-    real = request.node.get_closest_marker("fresh_database")
-    chosen: Clone = request.getfixturevalue("real_commits" if real else "rollback")
-    return chosen
+    return paths[request.node.get_closest_marker("fresh_database") is not None]
 
 
 def engines_of_the_app(engine: AsyncEngine) -> list[AsyncEngine]:
@@ -1032,12 +1027,8 @@ class Administrator:
         self.engine = open_engine(url, pool_pre_ping=True, **options)
         sa.event.listen(self.engine.sync_engine, "connect", self.hold_lock)
 
-    async def __aenter__(self) -> Administrator:
-        """Return itself."""
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Let the lock go."""
+    async def aclose(self) -> None:
+        """Disconnect, and let the lock go."""
         await self.engine.dispose()
 
     def hold_lock(self, new: Any, _record: object) -> None:
@@ -1081,7 +1072,7 @@ async def prepare(*, rebuild: bool) -> Server:
     """Find or start the server, drop what killed runs left on it, find or build the template."""
     started = time.perf_counter()
     url = server_url()
-    async with Administrator(url) as admin:
+    async with aclosing(Administrator(url)) as admin:
         await check_access(admin.engine)
         await admin.run(f"SELECT pg_advisory_lock({LOCK}, 0)")  # until we disconnect
         swept = await sweep(admin)
@@ -1089,9 +1080,9 @@ async def prepare(*, rebuild: bool) -> Server:
         template = None if rebuild else await find_template(admin, wanted)
         state = "cached" if template else "built"
         template = template or await build_template(admin, wanted)
-        (version,) = await admin.ask("SHOW server_version")
+        (number,) = await admin.ask("SHOW server_version")
     where = url.host or url.query.get("host")
-    header = f"database: PostgreSQL {version.partition(' ')[0]} at {where}, schema {state}"
+    header = f"database: PostgreSQL {number.partition(' ')[0]} at {where}, schema {state}"
     header += f", {swept} left-over databases dropped" if swept else ""
     header += f", ready in {(time.perf_counter() - started) * 1000:.0f} ms"
     return Server(url.render_as_string(hide_password=False), template, header)
@@ -1150,7 +1141,7 @@ def embedded_server_url() -> sa.URL:
 
 
 async def check_access(engine: AsyncEngine) -> None:
-    """Refuse a server that cannot be reached or written to, or a role that may not create databases."""
+    """Refuse a server that cannot be used, or a role that may not create databases."""
     fix = f"start the server, or correct the address: export TEST_DATABASE_URL={EXAMPLE_URL}"
     query = """
         SELECT rolname, rolcreatedb OR rolsuper AS may_create,
@@ -1259,14 +1250,14 @@ async def sweep(admin: Administrator) -> int:
 # State: two entries of the config's stash, set once; and in pytest's cache, from run to run, which
 # tests ran again, each with the digest of its file and the reason.
 
-SERVER = pytest.StashKey[Server | str]()  # or what is wrong with the set-up
+SERVER = pytest.StashKey[Any]()  # or what is wrong with the set-up
 WORKERS_ASKED = pytest.StashKey[float]()  # for, at this time
 REMEMBERED = f"{PREFIX}/real_commits"
 ONE_LOOP = ("asyncio_default_fixture_loop_scope", "asyncio_default_test_loop_scope")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add what CI needs: a cached template could hide a broken migration, a second run a refusal."""
+    """Add what CI needs, where a cached template or a second run could hide something."""
     parser.addoption("--rebuild-schema", action="store_true", help="build the schema anew")
     parser.addoption("--real-commits", action="store_true", help=f"run all tests as {MARKER} does")
     parser.addoption("--refusals-fail", action="store_true", help="run no refused test again")
@@ -1278,6 +1269,7 @@ def pytest_configure(config: pytest.Config) -> None:
     A connection lives on one loop: with fixtures on another loop than the tests, the first query
     fails with "attached to a different loop".
     """
+    check_versions()
     config.option.asyncio_mode = "auto"
     getini = config.getini
     setattr(  # noqa: B010 - for mypy
@@ -1287,6 +1279,20 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", marker)
     if config.pluginmanager.unregister(name="anyio"):  # it would run its tests on other loops
         config.addinivalue_line("markers", "anyio: a test like any other")
+
+
+def check_versions() -> None:
+    """Refuse what this file cannot work with."""
+    if sys.version_info < (3, 11):  # noqa: UP036 - the projects that it is copied to may be older
+        raise refusal("This conftest needs Python 3.11 or newer", "python3.11 -m venv .venv")
+    number = version("pytest-asyncio")
+    if tuple(map(int, number.split(".")[:2])) < (0, 24):
+        problem = f"pytest-asyncio {number} cannot run all tests on one event loop"
+        raise refusal(problem, "pip install 'pytest-asyncio>=0.24'")
+    for factory in SESSION_FACTORIES:
+        if not issubclass(factory.class_, AsyncSession):
+            problem = f"{factory} makes synchronous sessions; this conftest serves AsyncSession"
+            raise refusal(problem, f"list an async_sessionmaker (ADAPT 1/4 in {__file__})")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -1462,6 +1468,7 @@ def prepared(config: pytest.Config) -> Server:
             config.stash[SERVER] = handed or asyncio.run(prepare(rebuild=rebuild))
         except pytest.UsageError as error:
             config.stash[SERVER] = str(error)
-    if isinstance(found := config.stash[SERVER], str):
+    found: Server | str = config.stash[SERVER]
+    if isinstance(found, str):
         raise pytest.UsageError(found)
     return found
