@@ -121,9 +121,9 @@ ClientFactory = Callable[["User | None"], AsyncClient]
 
 
 @pytest.fixture(scope="session")
-def engine(server: Server) -> AsyncEngine:
+def engine(database_server: Server) -> AsyncEngine:
     """An engine on the database of whichever test runs; between tests it is refused."""
-    return make_engine(sa.make_url(server.url))
+    return make_engine(sa.make_url(database_server.url))
 
 
 @pytest.fixture(scope="session")
@@ -133,9 +133,9 @@ def roles() -> Callable[[AsyncSession], Awaitable[Any]]:
 
 
 @pytest_asyncio.fixture
-async def db_transaction(path: Clone) -> AsyncIterator[AsyncConnection]:
+async def db_transaction(database_path: Clone) -> AsyncIterator[AsyncConnection]:
     """The test's transaction, always rolled back; with the marker, a connection that commits."""
-    async with path.test() as connection:
+    async with database_path.test() as connection:
         yield connection
 
 
@@ -193,14 +193,14 @@ def fresh_database(override_get_db: None, engine: AsyncEngine) -> AsyncEngine:
 
 
 @pytest_asyncio.fixture
-async def empty_database(admin: Administrator) -> AsyncIterator[sa.URL]:
+async def empty_database(database_admin: Administrator) -> AsyncIterator[sa.URL]:
     """The URL of a new, empty database, which any engine may use: to test migrations."""
-    name = admin.name(f"empty{secrets.token_hex(4)}")
-    await admin.create(name, "template0")
+    name = database_admin.name(f"empty{secrets.token_hex(4)}")
+    await database_admin.create(name, "template0")
     OPEN_TO_ALL.add(name)
-    yield admin.engine.url.set(database=name)
+    yield database_admin.engine.url.set(database=name)
     OPEN_TO_ALL.remove(name)
-    await admin.drop(name)
+    await database_admin.drop(name)
 
 
 # === You can stop reading here: the rest is how it works ==========================================
@@ -835,7 +835,7 @@ DRIVERS_CONNECT = {
 
 
 @pytest.fixture(scope="session", autouse=True)
-def guard() -> Iterator[None]:
+def database_guard() -> Iterator[None]:
     """No engine but the tests' own connects to anything, and no driver behind an engine's back.
 
     Autouse, because the test that asks for no fixture is the one that would reach a real database.
@@ -855,7 +855,7 @@ def guard() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def overrides_end() -> Iterator[None]:
+def overrides_end_with_the_test() -> Iterator[None]:
     """The overrides of dependencies that a test makes end with it."""
     before = dict(application.dependency_overrides)
     yield
@@ -927,7 +927,7 @@ def is_open_to_all(*arguments: object) -> bool:
 
 
 @pytest.fixture(scope="session")
-def server(request: pytest.FixtureRequest) -> Server:
+def database_server(request: pytest.FixtureRequest) -> Server:
     """The server with its template; prepared here where pytest found this file only late."""
     try:
         return prepared(request.config)
@@ -938,21 +938,21 @@ def server(request: pytest.FixtureRequest) -> Server:
 
 
 @pytest_asyncio.fixture(scope="session")
-async def admin(server: Server) -> AsyncIterator[Administrator]:
+async def database_admin(database_server: Server) -> AsyncIterator[Administrator]:
     """What creates and drops the databases of this process."""
-    async with aclosing(Administrator(sa.make_url(server.url))) as admin:
+    async with aclosing(Administrator(sa.make_url(database_server.url))) as admin:
         yield admin
 
 
 @pytest_asyncio.fixture(scope="session")
-async def paths(
-    server: Server, admin: Administrator, roles: Any
+async def database_paths(
+    database_server: Server, database_admin: Administrator, roles: Any
 ) -> AsyncIterator[dict[bool, Clone]]:
     """Both paths of the process; True is that of real commits."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
     found: dict[bool, Clone] = {
-        False: Rollback(worker, server, admin, roles),
-        True: RealCommits(f"{worker}_real", server, admin, roles),
+        False: Rollback(worker, database_server, database_admin, roles),
+        True: RealCommits(f"{worker}_real", database_server, database_admin, roles),
     }
     yield found
     for path in found.values():
@@ -960,9 +960,9 @@ async def paths(
 
 
 @pytest.fixture
-def path(request: pytest.FixtureRequest, paths: dict[bool, Clone]) -> Clone:
+def database_path(request: pytest.FixtureRequest, database_paths: dict[bool, Clone]) -> Clone:
     """The path that the test takes."""
-    return paths[request.node.get_closest_marker("fresh_database") is not None]
+    return database_paths[request.node.get_closest_marker("fresh_database") is not None]
 
 
 def engines_of_the_app(engine: AsyncEngine) -> list[AsyncEngine]:
@@ -1352,7 +1352,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.freeze()  # keeps the garbage collector from searching modules and tests again and again
     if session.config.option.collectonly or hasattr(session.config, "workerinput"):
         return
-    if any("server" in getattr(item, "fixturenames", ()) for item in session.items):
+    if any("database_server" in getattr(item, "fixturenames", ()) for item in session.items):
         prepared(session.config)
 
 
