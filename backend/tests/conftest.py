@@ -1253,7 +1253,8 @@ async def sweep(admin: Administrator) -> int:
 SERVER = pytest.StashKey[Any]()  # or what is wrong with the set-up
 WORKERS_ASKED = pytest.StashKey[float]()  # for, at this time
 REMEMBERED = f"{PREFIX}/real_commits"
-ONE_LOOP = ("asyncio_default_fixture_loop_scope", "asyncio_default_test_loop_scope")
+LOOP_SCOPES = ("asyncio_default_fixture_loop_scope", "asyncio_default_test_loop_scope")
+ON_ONE_LOOP = pytest.mark.asyncio(loop_scope="session")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -1273,7 +1274,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.asyncio_mode = "auto"
     getini = config.getini
     setattr(  # noqa: B010 - for mypy
-        config, "getini", lambda name: "session" if name in ONE_LOOP else getini(name)
+        config, "getini", lambda name: "session" if name in LOOP_SCOPES else getini(name)
     )
     marker = "fresh_database: real connections and real commits, on a database cleaned afterwards"
     config.addinivalue_line("markers", marker)
@@ -1322,6 +1323,13 @@ pytest_report_collectionfinish = pytest_report_header
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Overrule a test's own loop before pytest-asyncio, up to 1.2, makes a fixture of it."""
+    if metafunc.definition.get_closest_marker("asyncio"):
+        metafunc.definition.add_marker(ON_ONE_LOOP, append=False)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Put each async test on the one loop, and each test that needs real commits on their path."""
     remembered = config.cache.get(REMEMBERED, {}) if getattr(config, "cache", None) else {}
@@ -1329,7 +1337,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         names: list[str] = getattr(item, "fixturenames", [])
         if pytest_asyncio.is_async_test(item):
-            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+            item.add_marker(ON_ONE_LOOP, append=False)
         if {"engine", "db_transaction"} & {*names} and "override_get_db" not in names:
             names.append("override_get_db")
         digest, reason = remembered.get(item.nodeid, ("", ""))
