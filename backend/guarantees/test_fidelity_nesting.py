@@ -1,10 +1,28 @@
 """Promise 3: where savepoints nest and transactions do not, the result is production's or none."""
 
+import pytest
+
 from guarantees.conftest import Project
+from guarantees.report import ADVICE, UNCOMMITTED, counts, ran_again
 from guarantees.test_fidelity import write
 
-UNCOMMITTED = "Refused: another session of this test holds changes, or an error,"
-ADVICE = "*With @pytest.mark.fresh_database the test has real connections, where this works.*"
+
+OVERLAPS = "commit_inside_anothers_transaction", "rollback_over_anothers_commit"
+
+
+def check_refused(result: pytest.RunResult, *names: str) -> None:
+    """Check that these tests, and no others, were refused, with the advice."""
+    failed = [line.split("::")[1] for line in result.outlines if line.startswith("FAILED ")]
+    assert sorted(line.split(" - ")[0] for line in failed) == sorted(names)
+    assert str(result.stdout).count(f"Failed: Refused: {UNCOMMITTED}") >= len(names)
+    result.stdout.fnmatch_lines([ADVICE])
+    assert counts(result)[2] == len(names)
+
+
+def check_ran_again(result: pytest.RunResult, *names: str) -> None:
+    """Check that these tests, and no others, had to run again, and that the report says why."""
+    assert sorted(ran_again(result)) == sorted(names)
+    assert all(reason.startswith(UNCOMMITTED) for reason in ran_again(result).values())
 
 
 def test_a_commit_after_an_ignored_error_rolls_back_in_silence(project: Project) -> None:
@@ -65,7 +83,7 @@ async def test_the_request_has_read_something_before_its_audit_log(client, db):
     result.assert_outcomes(passed=4)
 
 
-def test_uncommitted_changes_of_the_test_are_refused_when_a_request_begins(
+def test_uncommitted_changes_of_the_test_are_noticed_when_a_request_begins(
     project: Project,
 ) -> None:
     project.write(
@@ -99,15 +117,17 @@ async def test_committed_or_rolled_back(client, db):
 """,
     )
 
-    result = project.run()
+    refused, again = project.run("--refusals-fail"), project.run()
 
-    result.assert_outcomes(passed=1, failed=3)
-    for name in "flushed", "executed", "nested":
-        result.stdout.fnmatch_lines([f"FAILED tests/test_it.py::test_{name} - Failed: Refused*"])
-    result.stdout.fnmatch_lines([f"*{UNCOMMITTED}*`await db.commit()` before the request*", ADVICE])
+    names = "test_flushed", "test_executed", "test_nested"
+    refused.assert_outcomes(passed=1, failed=3)
+    check_refused(refused, *names)
+    refused.stdout.fnmatch_lines(["*`await db.commit()` before the request*"])
+    again.assert_outcomes(passed=4)
+    check_ran_again(again, *names)
 
 
-def test_sessions_that_overlap_are_refused_with_the_way_out(project: Project) -> None:
+def test_sessions_that_overlap_are_noticed(project: Project) -> None:
     write(
         project,
         """
@@ -131,11 +151,13 @@ async def test_the_next_test_starts_empty(db):
 """,
     )
 
-    result = project.run()
+    refused, again = project.run("--refusals-fail"), project.run()
 
-    result.assert_outcomes(passed=4, failed=2)
-    result.stdout.no_fnmatch_line("FAILED*real*")
-    assert str(result.stdout).count(ADVICE.strip("*")) == 2
+    names = [f"test_a_{end}[savepoints]" for end in OVERLAPS]
+    refused.assert_outcomes(passed=4, failed=2)
+    check_refused(refused, *names)
+    again.assert_outcomes(passed=6)
+    check_ran_again(again, *names)
 
 
 def test_no_new_session_sees_what_another_has_not_committed(project: Project) -> None:
@@ -154,15 +176,17 @@ async def test_read_by_a_session_begun_later(get_db_session, of_test):
 """,
     )
 
-    result = project.run()
+    refused, again = project.run("--refusals-fail"), project.run()
 
-    # Savepoints cannot show what production does here, so that the test must fail and say so.
-    result.assert_outcomes(passed=2, failed=2)
-    result.stdout.no_fnmatch_line("FAILED*real*")
-    assert str(result.stdout).count(ADVICE.strip("*")) == 2
+    # Savepoints cannot show what production does here.
+    names = [f"test_read_by_a_session_begun_later[savepoints-{of}]" for of in ("True", "False")]
+    refused.assert_outcomes(passed=2, failed=2)
+    check_refused(refused, *names)
+    again.assert_outcomes(passed=4)
+    check_ran_again(again, *names)
 
 
-def test_a_request_that_a_middleware_runs_in_a_task_of_its_own_is_refused_at_once(
+def test_a_request_that_a_middleware_runs_in_a_task_of_its_own_does_not_see_them_either(
     project: Project,
 ) -> None:
     write(
@@ -178,15 +202,14 @@ app.add_middleware(BaseHTTPMiddleware, dispatch=pass_on)
 async def test_it(client, db):
     db.add(User(email="ada"))
     await db.flush()
-    await client.get("/users/count")
+    assert (await client.get("/users/count")).json() == 0
 """,
     )
 
-    result = project.run("-k", "savepoints")
+    result = project.run()
 
-    # Not after a wait for the test's own commit, as between tasks that do not wait for each other.
-    result.assert_outcomes(failed=1, deselected=1)
-    result.stdout.fnmatch_lines([f"*{UNCOMMITTED}*", ADVICE])
+    result.assert_outcomes(passed=2)
+    check_ran_again(result, "test_it[savepoints]")
 
 
 def test_a_session_that_only_reads_neither_loses_nor_sees_the_others_changes(
@@ -217,13 +240,12 @@ async def test_seen_before_the_commit(get_db_session):
 
     result = project.run()
 
-    # What savepoints cannot show must fail and say so.
-    result.assert_outcomes(passed=3, failed=1)
-    result.stdout.fnmatch_lines([f"E * {UNCOMMITTED}*", ADVICE])
-    result.stdout.fnmatch_lines(["FAILED*test_seen_before_the_commit?savepoints? - Failed: *"])
+    # What savepoints cannot show is noticed.
+    result.assert_outcomes(passed=4)
+    check_ran_again(result, "test_seen_before_the_commit[savepoints]")
 
 
-def test_sessions_of_several_tasks_wait_for_each_others_commit(project: Project) -> None:
+def test_sessions_of_several_tasks_write_at_once(project: Project) -> None:
     write(
         project,
         """
@@ -237,7 +259,7 @@ async def add(factory, email, all_have_read):
         await session.commit()
         return before
 
-async def test_they_read_at_once_and_write_in_turn(get_db_session, db):
+async def test_they_read_at_once_and_write_at_once(get_db_session, db):
     barrier = asyncio.Barrier(3)
     before = await asyncio.gather(
         *(add(get_db_session, name, barrier) for name in ("ada", "grace", "joan"))
@@ -257,39 +279,6 @@ async def test_the_later_ones_meet_the_unique_constraint(get_db_session, db):
     result = project.run()
 
     result.assert_outcomes(passed=4)
-
-
-def test_sessions_that_block_each_other_are_refused(project: Project) -> None:
-    project.replace("tests/conftest.py", "PATIENCE = 20", "PATIENCE = 1")
-    write(
-        project,
-        """
-async def test_it(get_db_session):
-    wrote, read = asyncio.Event(), asyncio.Event()
-
-    async def write():
-        async with get_db_session() as session:
-            session.add(User(email="ada"))
-            await session.flush()
-            wrote.set()
-            await read.wait()
-
-    async def look():
-        await wrote.wait()
-        async with get_db_session() as session:
-            await session.scalar(sa.select(1))
-        read.set()
-
-    await asyncio.gather(write(), look())
-""",
-    )
-
-    result = project.run()
-
-    result.stdout.fnmatch_lines(
-        ["E * Refused: two sessions of this test have blocked each other for 1 s.*", ADVICE]
-    )
-    result.stdout.fnmatch_lines(["FAILED tests/test_it.py::test_it?savepoints? - Failed: Refused*"])
 
 
 def test_settings_of_a_transaction_end_with_it(project: Project) -> None:

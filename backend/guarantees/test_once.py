@@ -33,8 +33,8 @@ from pathlib import Path
 import pytest
 
 @pytest.mark.parametrize("time", range(4))
-async def test_it(client, server, time):
-    Path("template.txt").write_text(server.template)
+async def test_it(client, database_server, time):
+    Path("template.txt").write_text(database_server.template)
     assert (await client.post("/users/ada")).status_code == 200
 
 @pytest.mark.fresh_database

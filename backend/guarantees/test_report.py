@@ -6,6 +6,7 @@ import secrets
 import pytest
 
 from guarantees.conftest import Project
+from guarantees.report import ENDS, causes, counts, ran_again
 
 LINE = (
     r"database: PostgreSQL \d+\.\d+ at \S+, schema (\w+)"
@@ -30,30 +31,64 @@ def test_the_header_tells_a_new_schema_from_a_known_one(project: Project) -> Non
 
 
 @pytest.mark.parametrize("arguments", [[], ["-n", "2"]], ids=["serial", "parallel"])
-def test_the_end_tells_what_was_cloned_and_refused(project: Project, arguments: list[str]) -> None:
+def test_the_end_tells_what_was_special(project: Project, arguments: list[str]) -> None:
     project.write(
         "tests/test_it.py",
         """
+import asyncio
+
 import pytest
-from app.db import engine
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
 
 async def test_ordinary(db): pass
 
 @pytest.mark.fresh_database
-async def test_1_fresh(db): pass
+@pytest.mark.parametrize("time", range(3))
+async def test_real(db, time): pass
 
 @pytest.mark.fresh_database
-async def test_2_fresh(db): pass
+@pytest.mark.parametrize("time", range(2))
+async def test_cloned(db, time):
+    await db.execute(sa.text("CREATE TABLE extra ()"))
+    await db.commit()
 
-async def test_refused(db):
-    async with engine.connect(): pass
+@pytest.mark.parametrize("time", range(2))
+async def test_refused(db, time):
+    async with create_async_engine("postgresql+asyncpg://127.0.0.1:1/production").connect(): pass
+
+@pytest.mark.parametrize("time", range(2))
+async def test_again(db, time):
+    await db.execute(sa.text("COMMIT"))
+
+async def test_left(db):
+    asyncio.create_task(wait_for_ever())
+
+async def wait_for_ever():
+    await asyncio.sleep(99)
 """,
     )
 
     result = project.run(*arguments)
 
-    result.assert_outcomes(passed=3, failed=1)
-    result.stdout.fnmatch_lines(["database: 2 tests on a new one, 1 refused"])
+    result.assert_outcomes(passed=9, failed=2)
+    assert counts(result) == (7, 2, 2)
+    assert ran_again(result) == {f"test_again[{number}]": ENDS for number in range(2)}
+    assert causes(result) == {"DDL or TRUNCATE": 2}
+    assert list(causes(result, "refused").values()) == [2]
+    assert causes(result, "left") == {"wait_for_ever": 1}
+    result.stdout.fnmatch_lines(
+        ["To see whether the failed tests pass with real commits: pytest --lf --real-commits"]
+    )
+
+
+def test_the_end_says_nothing_where_no_test_ran(project: Project) -> None:
+    project.write("tests/test_it.py", "async def test_it(db): pass")
+
+    results = [project.run("-k", "none_of_them", *n) for n in ((), ("-n", "2"))]
+
+    assert [each.ret for each in results] == [pytest.ExitCode.NO_TESTS_COLLECTED] * 2
+    assert all("database:" not in line for each in results for line in each.outlines[:-1])
 
 
 @pytest.mark.parametrize(

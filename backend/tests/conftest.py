@@ -781,6 +781,8 @@ class RealCommits(Clone):
             await self.close_connections()
         for each, script in self.connections.items():
             await each.driver_connection.execute(script)
+            if hasattr(each.driver_connection, "commit"):  # psycopg has begun a transaction
+                await each.driver_connection.commit()
         async with self.cleaner.connect() as cleaner:
             driver: Any = (await cleaner.get_raw_connection()).driver_connection
             for stray in await cleaner.scalars(sa.text(STRAYS)):
