@@ -1,166 +1,126 @@
-"""Promise 11: in projects of other shapes, what changes is the ADAPT block, by ten lines at most.
+"""Promise 11: in projects of other shapes, what changes is the block, by ten lines at most.
 
 `make shapes` runs these in an environment of their own: SQLModel and fastapi-users need older
-versions of the packages that the reference application uses.
+versions of the packages that the reference application uses. Each folder of shapes/ is what a
+project has in place of the example's files, and its block, unless that is the reference block.
 """
 
-import difflib
-import re
+import ast
 import shutil
-from pathlib import Path
 
 import pytest
 
-from guarantees.conftest import HERE, REAL_CONFTEST, Project, code
+from guarantees.conftest import REAL_CONFTEST, Project
+from upgrade.blocks import SHAPES, blocks, usual
+from upgrade.change import releases, upgrade
+from upgrade.parts import OLD_ACTORS, OLD_VERSION, Parts, changed_lines, comments, compose, parts
 
-LINE = "# Nothing below this line needs editing.\n"
-DOCS = HERE.parent.parent / "docs" / "adopting.md"
-IMPORTS = """from app.db import Base, SessionLocal
-from app.main import app as application
-"""
-SCHEMA = '''SCHEMA_FILES: list[Path] = []
-
-
-def create_schema(connection: sa.Connection) -> None:
-    """Create everything that a new, empty database needs."""
-    METADATA.create_all(connection)
-'''
-HASHING = (
-    "security.password_hasher = PasswordHash((Argon2Hasher(time_cost=1, memory_cost=8, "
-    "parallelism=1),))\n"
-)
-
-HEADERS = '    return {"Authorization": f"Bearer {security.create_access_token(user.id)}"}\n'
-
-# What each shape replaces in the ADAPT block, and how many tests of its own then pass.
-SHAPES: dict[str, tuple[int, dict[str, str]]] = {
-    "SQLModel": (
-        2,
-        {
-            "from app.db import Base, SessionLocal\n": "from sqlmodel import SQLModel\n"
-            "from app.db import SessionLocal\n",
-            "METADATA = Base.metadata\n": "METADATA = SQLModel.metadata\n",
-        },
-    ),
-    "factory": (
-        2,
-        {
-            IMPORTS: "from app.db import Base\nfrom app.main import Settings, create_app\n",
-            "SESSION_FACTORIES = [SessionLocal]\n": 'application = create_app(Settings("postgresql'
-            '+asyncpg://", greeting="Hello"))\nSESSION_FACTORIES = [application.state.sessions]\n',
-        },
-    ),
-    "Alembic": (
-        3,
-        {
-            "# isort: split\n": "# isort: split\nimport alembic.command\nimport alembic.config\n",
-            SCHEMA: code(DOCS, "python")[1],
-        },
-    ),
-    "psycopg": (6, {'DRIVER = "postgresql+asyncpg"\n': 'DRIVER = "postgresql+psycopg"\n'}),
-    "manager": (
-        2,
-        {
-            "from app.db import Base, SessionLocal\n": "from app.db import Base, "
-            "DatabaseSessionManager\n",
-            "SESSION_FACTORIES = [SessionLocal]\n": "application.state.database = "
-            'DatabaseSessionManager("postgresql+asyncpg://")\n'
-            "SESSION_FACTORIES = [application.state.database.factory]\n",
-        },
-    ),
-    "two_apps": (
-        3,
-        {
-            "import Base, SessionLocal\n": "import Base, ReportSession, SessionLocal\n",
-            "[SessionLocal]\n": "[SessionLocal, ReportSession]\n",
-        },
-    ),
-    "schemas": (
-        2,
-        {
-            "    METADATA.create_all(connection)\n": '    for schema in ("people", "access"):\n'
-            "        connection.execute(sa.schema.CreateSchema(schema))\n"
-            "    METADATA.create_all(connection)\n",
-        },
-    ),
-    "src": (2, {}),
-    "no_settings": (2, {}),
-    "strict_mode": (2, {}),
-    "anyio": (2, {}),
-    "fastapi_users": (
-        3,
-        {
-            "from pwdlib.hashers.argon2 import Argon2Hasher\n": "from pwdlib.hashers.argon2 import "
-            "Argon2Hasher\nfrom fastapi_users.jwt import generate_jwt\n"
-            "from fastapi_users.password import PasswordHelper\n",
-            "from app import security\n": "from app import main\n",
-            "from app.db import Base, SessionLocal\n": "from app.db import Base, "
-            "async_session_maker\n",
-            "[SessionLocal]\n": "[async_session_maker]\n",
-            HASHING: "HASHER = Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1)\n"
-            "main.password_helper = PasswordHelper(PasswordHash((HASHER,)))\n",
-            HEADERS: '    claims = {"sub": str(user.id), "aud": "fastapi-users:auth"}\n    return '
-            '{"Authorization": f"Bearer {generate_jwt(claims, main.SECRET, 3600)}"}\n',
-        },
-    ),
+# How many tests each shape has, all of which pass; and which of them are variations of `plain`.
+TESTS = {
+    "plain": 3,
+    "alembic": 3,
+    "anyio": 2,
+    "bcrypt": 2,
+    "container": 3,
+    "core": 4,
+    "engine_options": 7,
+    "factory": 2,
+    "fastapi_users": 3,
+    "manager": 2,
+    "no_factory": 3,
+    "no_settings": 2,
+    "psycopg": 6,
+    "redis": 2,
+    "schemas": 2,
+    "sqlmodel": 2,
+    "src": 2,
+    "strict_mode": 2,
+    "swapped_engine": 5,
+    "tenants": 3,
+    "two_apps": 3,
+    "two_databases": 2,
+    "user_manager": 4,
+}
+WITHOUT_USERS = {
+    "container",
+    "core",
+    "engine_options",
+    "no_factory",
+    "redis",
+    "swapped_engine",
+    "tenants",
+    "two_databases",
 }
 
 
-def adapt(project: Project, replacements: dict[str, str]) -> int:
-    """Change the ADAPT block of the project's conftest; return how many lines of it are new."""
-    before, below = REAL_CONFTEST.read_text(encoding="utf-8").split(LINE)
-    after = before
-    for old, new in replacements.items():
-        assert after.count(old) == 1, old
-        after = after.replace(old, new)
-    project.write("tests/conftest.py", after + LINE + below)
-    diff = difflib.ndiff(before.splitlines(), after.splitlines())
-    return sum(line.startswith("+ ") for line in diff)
-
-
 def lay_out(project: Project, shape: str) -> None:
-    """Make the example a project of this shape."""
-    folder = HERE / "shapes" / shape.lower()
-    if folder.exists():
-        shutil.copytree(folder, project.path, dirs_exist_ok=True)
-    else:
-        shutil.copytree(
-            HERE / "shapes" / "src" / "tests", project.path / "tests", dirs_exist_ok=True
-        )
+    """Make the example a project of this shape, with its block in the conftest."""
+    no_block = shutil.ignore_patterns("block.py")
+    for layer in (["plain"] if shape in WITHOUT_USERS else []) + [shape]:
+        shutil.copytree(SHAPES / layer, project.path, dirs_exist_ok=True, ignore=no_block)
     if shape == "src":
         (project.path / "src").mkdir()
         (project.path / "app").rename(project.path / "src" / "app")
     if shape == "psycopg":
         url = project.environment["TEST_DATABASE_URL"]
         project.environment["TEST_DATABASE_URL"] = url.replace("+asyncpg", "+psycopg")
-    if shape == "strict_mode":
-        project.write("pytest.ini", "[pytest]\nasyncio_mode = strict\nfilterwarnings = error\n")
+    conftest = compose(REAL_CONFTEST.read_text(encoding="utf-8"), blocks()[shape])
+    project.write("tests/conftest.py", conftest)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_the_adapt_block_is_all_that_changes(project: Project, shape: str) -> None:
-    tests, replacements = SHAPES[shape]
+def in_the_form_of_0_1(block: str) -> str:
+    """Return the conftest of 0.1 with a block as it was then: actors at the end, two names less."""
+    old = parts(releases()[OLD_VERSION])
+    actors, lines = [], block.splitlines(keepends=True)
+    authenticated = False
+    for statement in ast.parse(block).body:
+        is_function = isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef)
+        source = slice(statement.lineno - 1, statement.end_lineno)
+        if is_function and authenticated:
+            begin = min(each.lineno for each in statement.decorator_list) - 1
+            source = slice(begin, statement.end_lineno)
+            actors += ["\n\n", *lines[source]]
+        elif not ast.unparse(statement).startswith(("REAL_COMMITS", "ALLOWED")):
+            authenticated |= is_function and statement.name == "authenticate"
+            continue
+        lines[source] = [""] * (source.stop - source.start)
+    then = "".join(lines)
+    for mark, comment in comments(block).items():
+        then = then.replace(comment, comments(old.block)[mark])
+    was = Parts(old.head, then.strip() + "\n\n\n", old.machinery)
+    return "".join(was[:3]) + f"\n\n{OLD_ACTORS}\n" + "".join(actors)
+
+
+@pytest.mark.parametrize("shape", TESTS)
+def test_the_block_is_all_that_changes(project: Project, shape: str) -> None:
     lay_out(project, shape)
-    lines = adapt(project, replacements)
 
     result = project.run()
 
-    result.assert_outcomes(passed=tests)
-    assert lines <= 10
-    documented = re.findall(rf"^\| `{shape}` .*\| (\d+) \|$", DOCS.read_text(), re.MULTILINE)
-    assert documented == [str(lines)]
+    result.assert_outcomes(passed=TESTS[shape])
+    assert changed_lines(blocks()[shape], usual()) <= 10
+
+
+@pytest.mark.parametrize("shape", TESTS)
+def test_a_copy_of_0_1_passes_after_its_upgrade(project: Project, shape: str) -> None:
+    lay_out(project, shape)
+    copied = in_the_form_of_0_1(blocks()[shape])
+    assert "REAL_COMMITS" not in copied
+
+    done = upgrade(copied, releases())
+    project.write("tests/conftest.py", done.text)
+    result = project.run()
+
+    result.assert_outcomes(passed=TESTS[shape])
 
 
 def test_another_driver_runs_on_workers_too(project: Project) -> None:
     lay_out(project, "psycopg")
-    adapt(project, SHAPES["psycopg"][1])
 
     result = project.run("-n", "2")
 
-    result.assert_outcomes(passed=SHAPES["psycopg"][0])
+    result.assert_outcomes(passed=TESTS["psycopg"])
 
 
-def test_the_docs_count_no_shape_that_does_not_exist() -> None:
-    named = re.findall(r"^\| `(\w+)` ", Path(DOCS).read_text(encoding="utf-8"), re.MULTILINE)
-
-    assert sorted(named) == sorted(SHAPES)
+def test_a_shape_that_nobody_runs_does_not_exist() -> None:
+    assert sorted(TESTS) == sorted(set(blocks()) - {"usual"})

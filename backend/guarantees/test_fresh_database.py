@@ -95,7 +95,7 @@ async def test_1_fails_with_transactions_open(db, get_db_session, fresh_database
     await db.flush()
     global stray, session  # so that nobody closes them
     stray = await fresh_database.connect()
-    await stray.execute(sa.text("LOCK roles IN ACCESS EXCLUSIVE MODE"))
+    await stray.execute(sa.text("INSERT INTO roles (name) VALUES ('boss')"))
     session = get_db_session()
     session.add(User(email="joan"))
     await session.flush()

@@ -1,0 +1,55 @@
+# ADAPT 1/4: the application, its session factories (get_db's first), its password hashing.
+from fastapi_users.jwt import generate_jwt
+from fastapi_users.password import PasswordHelper
+from pwdlib import PasswordHash
+from pwdlib.hashers.argon2 import Argon2Hasher
+
+from app import main
+from app.db import Base, async_session_maker
+from app.main import app as application
+from app.models import User
+from app.roles import setup_roles
+from tests import factories
+
+SESSION_FACTORIES = [async_session_maker]
+# Real argon2 at its cheapest: at production cost, hashing is dearer than all the rest of a test.
+CHEAP = PasswordHelper(PasswordHash((Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1),)))
+main.password_helper = CHEAP
+
+# ADAPT 2/4: the schema; and the files besides the models that it is made of (migrations, SQL).
+# Imported above: setup_roles, a function from a session to rows that every test may count on.
+METADATA = Base.metadata
+SCHEMA_FILES: list[Path] = []
+
+
+def create_schema(connection: sa.Connection) -> None:
+    """Create everything that a new, empty database needs."""
+    METADATA.create_all(connection)
+
+
+# ADAPT 3/4: how the app makes an engine; its driver, for when TEST_DATABASE_URL is not set; whether
+# the whole suite runs with real commits; and the engines of other stores, or names of dialects such
+# as "sqlite", that tests may connect to.
+make_engine = create_async_engine
+DRIVER = "postgresql+asyncpg"
+REAL_COMMITS = False
+ALLOWED: list[Any] = []
+
+
+# ADAPT 4/4: what makes a request a user's own; your actors and other fixtures.
+def authenticate(user: User) -> dict[str, str]:
+    """Return the headers of a request made by this user."""
+    claims = {"sub": str(user.id), "aud": "fastapi-users:auth"}
+    return {"Authorization": f"Bearer {generate_jwt(claims, main.SECRET, 3600)}"}
+
+
+@pytest_asyncio.fixture
+async def regular_user(db: AsyncSession) -> User:
+    """A user of the role that new users get."""
+    return await factories.create_user(db, role="member")
+
+
+@pytest_asyncio.fixture
+async def admin_user(db: AsyncSession) -> User:
+    """A user who may do everything."""
+    return await factories.create_user(db, role="admin")

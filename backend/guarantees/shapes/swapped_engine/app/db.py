@@ -1,0 +1,18 @@
+"""An engine in a global of the module, which the tests have always swapped."""
+
+from collections.abc import AsyncIterator
+
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase
+
+engine = create_async_engine("postgresql+asyncpg://nobody@127.0.0.1:1/production")
+
+
+class Base(DeclarativeBase):
+    """The base of all models."""
+
+
+async def get_db() -> AsyncIterator[AsyncSession]:
+    """Give a request its session."""
+    async with AsyncSession(engine) as session:
+        yield session

@@ -1,0 +1,34 @@
+# ADAPT 1/4: the application, its session factories (get_db's first), its password hashing.
+from app import audit
+from app.db import Base, SessionLocal
+from app.main import app as application
+
+SESSION_FACTORIES = [SessionLocal, audit.SessionLocal]
+User = Any  # the app has none
+
+# ADAPT 2/4: the schema; and the files besides the models that it is made of (migrations, SQL).
+# setup_roles is None, or a function from a session to rows that every test may count on.
+METADATA = Base.metadata
+SCHEMA_FILES = [Path(audit.__file__)]
+setup_roles = None
+
+
+def create_schema(connection: sa.Connection) -> None:
+    """Create everything that a new, empty database needs."""
+    METADATA.create_all(connection)
+    audit.Base.metadata.create_all(connection)
+
+
+# ADAPT 3/4: how the app makes an engine; its driver, for when TEST_DATABASE_URL is not set; whether
+# the whole suite runs with real commits; and the engines of other stores, or names of dialects such
+# as "sqlite", that tests may connect to.
+make_engine = create_async_engine
+DRIVER = "postgresql+asyncpg"
+REAL_COMMITS = False
+ALLOWED: list[Any] = []
+
+
+# ADAPT 4/4: what makes a request a user's own; your actors and other fixtures.
+def authenticate(user: User) -> dict[str, str]:
+    """Nobody logs in."""
+    return {}

@@ -1,0 +1,324 @@
+"""Promise 12: a test that rollback cannot serve runs again with real commits, and is remembered."""
+
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from guarantees.conftest import Project
+from guarantees.report import ENDS, UNCOMMITTED, counts, ran_again
+
+IMPORTS = """
+import asyncio
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from app.db import engine as apps_engine
+from app.models import User
+
+def note(text):  # for the look from outside, whatever the run prints
+    with Path("noted.txt").open("a") as file:
+        file.write(text + chr(10))
+
+async def end(db):
+    await db.execute(sa.text("COMMIT"))
+"""
+THREE = """
+async def test_1(db): note("1")
+
+async def test_2(db):
+    note("2")
+    await end(db)
+
+async def test_3(db): note("3")
+"""
+TWICE, ONCE = ["1", "2", "2", "3"], ["1", "2", "3"]
+
+
+def write(project: Project, source: str) -> None:
+    """Write the project's tests, behind the lines above."""
+    project.write("tests/test_it.py", IMPORTS + source)
+
+
+def noted(project: Project) -> list[str]:
+    """Return what the inner tests have noted since the last look."""
+    path = project.path / "noted.txt"
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    path.unlink(missing_ok=True)
+    return lines
+
+
+def test_it_runs_again_at_once_and_is_remembered_until_its_file_changes(project: Project) -> None:
+    write(project, THREE)
+
+    first, second = (project.run(), noted(project)), (project.run(), noted(project))
+    write(project, THREE + "# changed\n")
+    changed = project.run(), noted(project)
+
+    for result, _ in first, second, changed:
+        result.assert_outcomes(passed=3)
+        assert ran_again(result) == {"test_2": ENDS}
+        assert counts(result)[0] == 1
+    assert [order for _, order in (first, second, changed)] == [TWICE, ONCE, TWICE]
+
+
+def test_workers_run_it_again_and_remember_it_too(project: Project) -> None:
+    write(project, THREE)
+
+    first, second = (project.run("-n", "2"), noted(project)), (project.run("-n", "2"), noted(project))
+
+    for result, _ in first, second:
+        result.assert_outcomes(passed=3)
+        assert ran_again(result) == {"test_2": ENDS}
+    assert [sorted(order) for _, order in (first, second)] == [TWICE, ONCE]
+
+
+def test_what_is_remembered_outlasts_a_run_of_other_tests(project: Project) -> None:
+    write(project, THREE + "async def test_4(db): raise RuntimeError('its own')\n")
+
+    first = project.run()
+    noted(project)
+    failed = project.run("--lf")
+    noted(project)
+    later = project.run()
+
+    for result in first, later:
+        result.assert_outcomes(passed=3, failed=1)
+        assert ran_again(result) == {"test_2": ENDS}
+    failed.assert_outcomes(failed=1)
+    assert noted(project) == ONCE
+
+
+def test_it_does_not_end_a_run_that_ends_at_the_first_failure(project: Project) -> None:
+    write(project, THREE)
+
+    result = project.run("-x", "-p", "no:cacheprovider")
+
+    result.assert_outcomes(passed=3)
+    assert noted(project) == TWICE
+
+
+@pytest.mark.parametrize(
+    ("option", "order"), [("--refusals-fail", ONCE), ("--pdb", ONCE[:2])], ids=lambda it: str(it)
+)
+def test_a_refusal_is_final_where_it_is_to_be_seen(
+    project: Project, option: str, order: list[str]
+) -> None:
+    write(project, THREE)
+
+    result = project.run(option)
+
+    assert result.parseoutcomes()["failed"] == 1
+    result.stdout.fnmatch_lines(["E * Failed: Refused: " + ENDS])
+    assert ran_again(result) == {}
+    assert noted(project) == order
+
+
+def test_a_refusal_that_was_swallowed_counts(project: Project) -> None:
+    write(
+        project,
+        """
+async def test_by_gather(client, db):
+    note("gather")
+    db.add(User(email="ada"))
+    await db.flush()
+    await asyncio.gather(client.get("/users/count"), return_exceptions=True)
+
+async def test_by_raises(db):
+    note("raises")
+    try:
+        await end(db)
+    except BaseException:
+        pass
+""",
+    )
+
+    result, order = project.run(), noted(project)
+    final = project.run("--refusals-fail", "-p", "no:cacheprovider")
+
+    result.assert_outcomes(passed=2)
+    assert order == ["gather", "gather", "raises", "raises"]
+    again = ran_again(result)
+    assert again["test_by_raises"] == ENDS
+    assert again["test_by_gather"].startswith(UNCOMMITTED)
+    final.assert_outcomes(failed=2)
+    assert str(final.stdout).count("The test has swallowed this, and passed.") == 2
+
+
+def test_the_junit_report_has_one_case_for_it_with_the_reason(project: Project) -> None:
+    write(project, THREE)
+
+    project.run("--junitxml", "report.xml")
+
+    cases = ET.parse(project.path / "report.xml").findall(".//testcase")  # noqa: S314 - our own
+    said = {
+        case.get("name"): [each.attrib for each in case.findall("properties/property")]
+        for case in cases
+    }
+    again = {"name": "fastapi_conftest: ran again", "value": ENDS}
+    assert [case.get("name") for case in cases] == ["test_1", "test_2", "test_3"]
+    assert again in said["test_2"]
+    assert said["test_1"] == said["test_3"] == []
+    assert not any(case.findall("failure") for case in cases)
+
+
+def test_fixtures_of_every_scope_serve_both_runs(project: Project) -> None:
+    write(
+        project,
+        """
+@pytest.fixture(scope="module", autouse=True)
+def of_module():
+    note("module")
+    yield "module"
+    note("end of module")
+
+@pytest.fixture(scope="class")
+def of_class(of_module):
+    note("class")
+    yield of_module
+    note("end of class")
+
+@pytest.fixture
+async def in_its_set_up(db):
+    await end(db)
+
+@pytest.fixture
+async def in_its_tear_down(db):
+    yield
+    await end(db)
+
+class TestClass:
+    async def test_a(self, db, of_class):
+        note("a")
+        assert of_class == "module" and not hasattr(self, "state")
+        self.state = "of the first run"
+        await end(db)
+
+    async def test_b(self, db, of_class):
+        assert not hasattr(self, "state")
+        note("b")
+
+@pytest.mark.parametrize("number", [1, 2])
+async def test_c(db, number):
+    note(f"c{number}")
+    if number == 2:
+        await end(db)
+
+async def test_d(in_its_set_up): note("d")
+
+async def test_e(in_its_tear_down): note("e")
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=6)
+    # The last test of a module runs again after the end of the module's fixtures.
+    in_class = ["module", "class", "a", "a", "b", "end of class"]
+    behind = ["c1", "c2", "c2", "d", "e", "end of module", "module", "e", "end of module"]
+    assert noted(project) == in_class + behind
+    assert sorted(name.split("::")[-1] for name in ran_again(result)) == [
+        "test_a",
+        "test_c[2]",
+        "test_d",
+        "test_e",
+    ]
+
+
+def test_the_second_run_decides_about_an_expected_failure(project: Project) -> None:
+    write(
+        project,
+        """
+@pytest.mark.xfail(strict=True)
+async def test_fails_in_production_too(db):
+    await end(db)
+    raise RuntimeError
+
+@pytest.mark.xfail(strict=True)
+async def test_passes_in_production(db):
+    await end(db)
+
+@pytest.mark.xfail(strict=True)
+async def test_is_refused_for_good(db):
+    async with apps_engine.connect(): pass
+    await end(db)
+    raise RuntimeError
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(xfailed=2, failed=1)
+    result.stdout.fnmatch_lines(["*XPASS(strict)*"])
+
+
+def test_one_that_fails_both_times_shows_why_it_ran_again(project: Project) -> None:
+    write(
+        project,
+        """
+async def test_it(db):
+    await end(db)
+    raise RuntimeError("the test's own")
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["E * RuntimeError: the test's own", "*Refused at first, without real commits*", ENDS]
+    )
+    assert ran_again(result) == {"test_it": ENDS}
+
+
+def test_what_real_commits_cannot_serve_is_refused_once(project: Project) -> None:
+    write(
+        project,
+        """
+from sqlalchemy.ext.asyncio import create_async_engine
+
+async def test_it(db):
+    note("it")
+    async with create_async_engine("postgresql+asyncpg://127.0.0.1:1/production").connect(): pass
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(failed=1)
+    assert noted(project) == ["it"]
+    assert ran_again(result) == {}
+
+
+@pytest.mark.parametrize("how", ["--reruns=1", "the marker"])
+def test_a_plugin_that_runs_failed_tests_again_finds_the_marker(project: Project, how: str) -> None:
+    project.write(  # in place of pytest-rerunfailures
+        "rerun.py",
+        """
+from _pytest.runner import runtestprotocol
+
+def pytest_addoption(parser):
+    parser.addoption("--reruns", type=int, default=0)
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "flaky(reruns): runs again")
+
+def pytest_runtest_protocol(item, nextitem):
+    for _ in range(2):
+        reports = runtestprotocol(item, nextitem=nextitem, log=False)
+        if not any(report.failed for report in reports):
+            break
+        print("RERUN", item.name)
+    for report in reports:
+        item.ihook.pytest_runtest_logreport(report=report)
+    return True
+""",
+    )
+    write(project, THREE if how.startswith("-") else "pytestmark = pytest.mark.flaky\n" + THREE)
+
+    result = project.run("-p", "rerun", "-s", *([how] if how.startswith("-") else []))
+
+    result.assert_outcomes(passed=3)
+    assert noted(project) == TWICE
+    assert str(result.stdout).count("RERUN test_2") == 1
