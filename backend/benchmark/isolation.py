@@ -1,9 +1,11 @@
 """What isolation costs a test, beside the floor: BEGIN and ROLLBACK on the bare driver.
 
 `make isolation` prints two tables. The first is of what `db_transaction` does for each test, over
-numbers of tables and of committed rows; fixtures' own overhead is not in it. Both columns are
-measured in turn on the same connection, because a round trip takes up to five times as long when
-the operating system has put the two processes on different CPUs. The second is of whole tests.
+numbers of tables, of sequences and of committed rows; fixtures' own overhead is not in it. Its
+columns are measured in turn, bare and rolled back on the same connection, because a round trip
+takes up to five times as long when the operating system has put the two processes on different
+CPUs. With real commits a row is committed first, in every second table of four. The second table is
+of whole tests.
 """
 
 from __future__ import annotations
@@ -17,22 +19,23 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import StaticPool
+from sqlalchemy import URL, text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from benchmark.runs import BACKEND, PLUGINS
 from benchmark.server import create_database, drop_database, server_url
 from tests import conftest
 
 REPEATS = 1_000
-SETTINGS = [(12, 0), (50, 0), (200, 0), (12, 10_000), (12, 100_000)]
+# Tables, sequences, committed rows.
+SETTINGS = [(12, 0, 0), (50, 0, 0), (200, 0, 0), (12, 0, 100_000), (12, 12, 0), (80, 80, 0)]
 KINDS = {
     "test_empty": "an empty async test",
     "test_request": "a request without a database",
@@ -56,7 +59,7 @@ async def test_request(number):
 async def test_database(db, number): pass
 
 @pytest.mark.fresh_database
-@pytest.mark.parametrize("number", range(10))
+@pytest.mark.parametrize("number", range(50))
 async def test_fresh(db, number): pass
 """
 
@@ -72,35 +75,48 @@ async def medians(*works: Callable[[], Awaitable[object]]) -> list[float]:
     return [median(times) * 1000 for times in seconds]
 
 
-async def fill(engine: AsyncEngine, tables: int, rows: int) -> None:
-    """Create the tables, the first one with rows."""
+async def fill(server: URL, name: str, tables: int, sequences: int, rows: int) -> None:
+    """Create a database with these tables, the first one with rows."""
+    engine = create_async_engine(await create_database(server, name))
     async with engine.begin() as connection:
         for number in range(tables):
-            await connection.execute(text(f"CREATE TABLE t{number} (id int PRIMARY KEY, a text)"))
+            kind = "serial" if number < sequences else "int"
+            await connection.execute(
+                text(f"CREATE TABLE t{number} (id {kind} PRIMARY KEY, a text)")
+            )
         statement = "INSERT INTO t0 SELECT n, 'row' FROM generate_series(1, :rows) AS n"
         await connection.execute(text(statement), {"rows": rows})
-
-
-async def measure(url: str, tables: int, rows: int) -> list[float]:
-    """Return the milliseconds of the bare driver and of the conftest's isolation."""
-    engine = create_async_engine(url, poolclass=StaticPool, isolation_level="AUTOCOMMIT")
-    await fill(engine, tables, rows)
-    async with engine.connect() as connection:
-        driver: Any = (await connection.get_raw_connection()).driver_connection
-
-    async def bare() -> None:
-        await driver.execute("BEGIN")
-        await driver.execute("ROLLBACK")
-
-    transactions = conftest.Transactions(engine.sync_engine, check=None)
-
-    async def isolated() -> None:
-        async with engine.connect() as connection:
-            await connection.run_sync(transactions.begin)
-            await connection.run_sync(transactions.end)
-
-    figures = await medians(bare, isolated)
     await engine.dispose()
+
+
+async def measure(server: URL, template: str) -> list[float]:
+    """Return the milliseconds of the bare driver, of a test rolled back and of one that commits."""
+    url = server.render_as_string(hide_password=False)
+    async with aclosing(conftest.Administrator(server)) as admin:
+        described = conftest.Server(url, template, "")
+        rollback = conftest.Rollback("rollback", described, admin, None)
+        commits = conftest.RealCommits("commits", described, admin, None)
+        async with rollback.test() as connection:
+            raw: Any = await connection.run_sync(lambda it: it.connection.dbapi_connection)
+            driver = raw.driver_connection
+
+        async def bare() -> None:
+            await driver.execute("BEGIN")
+            await driver.execute("ROLLBACK")
+
+        async def rolled_back() -> None:
+            async with rollback.test():
+                pass
+
+        async def committed() -> None:
+            async with commits.test() as connection:
+                await connection.execute(text("INSERT INTO t1 VALUES (-1), (-2)"))
+                await connection.execute(text("INSERT INTO t3 VALUES (-1), (-2)"))
+                await connection.commit()
+
+        figures = [*await medians(bare, rolled_back), *await medians(committed)]
+        await rollback.drop()
+        await commits.drop()
     return figures
 
 
@@ -108,14 +124,15 @@ def isolation() -> list[dict[str, float]]:
     """Return the cost of isolation in each of the settings, in milliseconds."""
     server = server_url()
     found = []
-    for tables, rows in SETTINGS:
+    for tables, sequences, rows in SETTINGS:
         name = f"isolation_{secrets.token_hex(4)}"
-        url = asyncio.run(create_database(server, name)).render_as_string(hide_password=False)
         try:
-            bare, ours = asyncio.run(measure(url, tables, rows))
+            asyncio.run(fill(server, name, tables, sequences, rows))
+            bare, ours, commits = asyncio.run(measure(server, name))
         finally:
             asyncio.run(drop_database(server, name))
-        found.append({"tables": tables, "rows": rows, "bare_ms": bare, "isolation_ms": ours})
+        counts = {"tables": tables, "sequences": sequences, "rows": rows}
+        found.append(counts | {"bare_ms": bare, "isolation_ms": ours, "real_commits_ms": commits})
     return found
 
 
@@ -156,11 +173,13 @@ def whole_tests() -> dict[str, float]:
 
 def main() -> None:
     """Measure and print."""
-    table = Table("tables", "rows", "bare BEGIN + ROLLBACK, ms", "isolation, ms", "times")
+    titles = "bare BEGIN + ROLLBACK, ms", "rolled back, ms", "times", "real commits, ms"
+    table = Table("tables", "sequences", "rows", *titles)
     for each in isolation():
         bare, ours = each["bare_ms"], each["isolation_ms"]
-        counts = f"{each['tables']}", f"{each['rows']:,}"
-        table.add_row(*counts, f"{bare:.3f}", f"{ours:.3f}", f"{ours / bare:.1f}")
+        counts = f"{each['tables']}", f"{each['sequences']}", f"{each['rows']:,}"
+        commits = f"{each['real_commits_ms']:.2f}"
+        table.add_row(*counts, f"{bare:.3f}", f"{ours:.3f}", f"{ours / bare:.1f}", commits)
     whole = Table("whole tests", "ms")
     for title, milliseconds in whole_tests().items():
         whole.add_row(title, f"{milliseconds:.2f}")

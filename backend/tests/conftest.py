@@ -607,7 +607,7 @@ class Rollback(Clone):
             return
         with self.turn(mine):
             try:
-                if self.deferrable:
+                if self.deferrable or self.by_text:
                     mine.cursor().execute(CHECK)
                 self.send(self.keep)
             except BaseException as error:
@@ -675,37 +675,38 @@ def in_transaction(dbapi_connection: Any) -> bool:
 
 NEW_AGAIN = """
     CLOSE ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES;
+    SELECT pg_stat_force_next_flush();
     DO $$ DECLARE it text; BEGIN
       FOR it IN SELECT name FROM pg_prepared_statements WHERE from_sql
       LOOP EXECUTE format('DEALLOCATE %I', it); END LOOP;
     END $$
 """
-# Sessions that still work, of programs that a test has started for instance, are ended.
+# How often anybody has changed a catalogue of this database. A session's part is counted once it
+# is idle, by `pg_stat_force_next_flush`, or at its end. Statistics alone come by themselves. And
+# what ALTER DATABASE has set, which no catalogue of the database's own holds.
+CATALOGUE = """
+    SELECT sum(pg_stat_get_tuples_inserted(oid) + pg_stat_get_tuples_updated(oid)
+      + pg_stat_get_tuples_deleted(oid)),
+      (SELECT concat(array_agg(setconfig)) FROM pg_db_role_setting
+        WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database()))
+    FROM pg_class WHERE relnamespace = 'pg_catalog'::regnamespace AND relkind = 'r'
+      AND NOT relisshared AND relname NOT IN ('pg_statistic', 'pg_statistic_ext_data')
+"""
+# What ends a prepared transaction, or a session that still works, of a program for instance.
 STRAYS = """
-    SELECT 'ROLLBACK PREPARED ' || quote_literal(gid) FROM pg_prepared_xacts
+    SELECT 'stray', 'ROLLBACK PREPARED ' || quote_literal(gid) FROM pg_prepared_xacts
     WHERE database = current_database() UNION ALL
-    SELECT format('SELECT pg_terminate_backend(%s, 1000)', pid) FROM pg_stat_activity
+    SELECT 'stray', format('SELECT pg_terminate_backend(%s, 1000)', pid) FROM pg_stat_activity
     WHERE datname = current_database() AND state <> 'idle' AND pid <> pg_backend_pid()
 """
 # With row-level security a DELETE shall fail rather than pass by rows; and it shall not wait long.
 SEE_ALL = "SET row_security = off; SET lock_timeout = '1s'"
-TABLES = r"""
+TABLES = """
     SELECT format('%I.%I', nspname, relname), relkind = 'f'
-    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
+    FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace
     WHERE relkind IN ('r', 'f') AND nspname !~ '^pg_' AND nspname <> 'information_schema'
 """
-# Every catalogue of the database that this role may read, by its first column or, where this says
-# less, by another one; built-in objects of the large ones are left out.
-CATALOGUES = """
-    SELECT relname, CASE WHEN reltuples > 500 THEN format('WHERE %I::oid >= 16384', attname)
-      ELSE '' END FROM pg_class AS c JOIN pg_attribute ON attrelid = c.oid
-    WHERE relnamespace = 'pg_catalog'::regnamespace AND relkind = 'r' AND NOT relisshared
-      AND attname = CASE WHEN relname = 'pg_depend' THEN 'objid' ELSE (SELECT attname FROM
-        pg_attribute WHERE attrelid = c.oid AND attnum = 1) END
-      AND has_table_privilege(c.oid, 'SELECT')
-      AND relname NOT IN ('pg_statistic', 'pg_statistic_ext_data', 'pg_largeobject')
-"""
-SEEDED, ROWS, DDL = "seeded row changed", "rows", "DDL or TRUNCATE"
+DDL = "DDL or TRUNCATE"
 
 
 class RealCommits(Clone):
@@ -717,6 +718,7 @@ class RealCommits(Clone):
         """Return an engine as the app makes it."""
         self.connections: dict[Any, str] = {}
         self.out: dict[Any, PoolProxiedConnection] = {}
+        self.catalogue: Any = None
         engine = open_engine(self.url)
         listen = functools.partial(sa.event.listen, engine.sync_engine)
         listen("connect", self.note_connection)
@@ -738,30 +740,22 @@ class RealCommits(Clone):
         return of.driver_connection
 
     async def survey(self, connection: AsyncConnection) -> None:
-        """Note what there is after the seeding."""
+        """Note what there is after the seeding, as a query for all that is not so."""
         await super().survey(connection)
         seeding = await connection.scalar(sa.text("SELECT pg_current_xact_id()::xid::text"))
-        young = f"age(xmin) <= age('{seeding}'::xid)"
+        young = f"age(xmin) <= (SELECT age('{seeding}'::xid))"
         tables = (await connection.execute(sa.text(TABLES))).all()
         self.foreign = any(is_foreign for _, is_foreign in tables)
-        self.young, looks = {}, []
-        for name, is_foreign in tables:
-            if not is_foreign:
-                count = await connection.scalar(sa.text(f"SELECT count(*) FROM ONLY {name}"))
-                where = f" WHERE {young}" * bool(count)
-                self.young[name] = where
-                looks.append((ROWS, name, f"EXISTS (SELECT FROM ONLY {name}{where})"))
-                if count:
-                    old = f"(SELECT count(*) FROM ONLY {name} WHERE NOT {young})"
-                    looks.append((f"{SEEDED}", name, f"{old} <> {count}"))
-        for name, where in await connection.execute(sa.text(CATALOGUES)):
-            count = await connection.scalar(sa.text(f"SELECT count(*) FROM {name} {where}"))
-            changed = f"(SELECT count(*) <> {count} OR bool_or({young}) FROM {name} {where})"
-            looks.append((DDL, name, changed))
-        self.look = " UNION ALL ".join(
-            f"SELECT '{kind}', '{name.replace(chr(39), chr(39) * 2)}' WHERE {found}"
-            for kind, name, found in looks
-        )
+        self.young, looks = dict[str, str](), [STRAYS]
+        for name, _ in tables:
+            count = await connection.scalar(sa.text(f"SELECT count(*) FROM ONLY {name}"))
+            where = self.young[name] = f"WHERE {young}" if count else ""
+            found, literal = f"SELECT FROM ONLY {name}", name.replace("'", "''")
+            looks.append(f"SELECT 'row', '{literal}' WHERE EXISTS ({found} {where})")
+            if count:
+                old = f"(SELECT count(*) FROM ONLY {name} WHERE NOT {young}) <> {count}"
+                looks.append(f"SELECT 'seeded row changed', '{literal}' WHERE {old}")
+        self.look = " UNION ALL ".join(looks)
 
     async def begin(self) -> AsyncConnection:
         """Let a test begin."""
@@ -769,6 +763,8 @@ class RealCommits(Clone):
         async with self.cleaner.connect() as cleaner:
             driver: Any = (await cleaner.get_raw_connection()).driver_connection
             await driver.execute(f"{SEE_ALL}; SELECT {self.restart}")
+            if self.catalogue is None:
+                self.catalogue = (await cleaner.exec_driver_sql(CATALOGUE)).one()
         connection: AsyncConnection = await self.engine.connect()
         return connection
 
@@ -784,25 +780,29 @@ class RealCommits(Clone):
             if hasattr(each.driver_connection, "commit"):  # psycopg has begun a transaction
                 await each.driver_connection.commit()
         async with self.cleaner.connect() as cleaner:
-            driver: Any = (await cleaner.get_raw_connection()).driver_connection
-            for stray in await cleaner.scalars(sa.text(STRAYS)):
-                await driver.execute(stray)
-            for _ in range(3):  # triggers may write what has to be deleted in its turn
-                try:
-                    found = (await cleaner.execute(sa.text(self.look))).all()
-                except sa.exc.ProgrammingError:  # a table is not there any more
-                    return DDL
-                for kind, name in found:
-                    if kind != ROWS:
-                        return kind if kind == DDL else f"{kind}: {name}"
-                if not found:
-                    return None
-                parts = ", ".join(
-                    f"_{number} AS (DELETE FROM ONLY {name}{self.young[name]})"
-                    for number, (_, name) in enumerate(found)
-                )
-                await driver.execute(f"WITH {parts} SELECT")
-        return f"rows of {found[0][1]} cannot be deleted"
+            try:
+                cause = await self.clean(cleaner)
+            except sa.exc.ProgrammingError:  # a table is not there any more
+                return DDL
+            same = (await cleaner.exec_driver_sql(CATALOGUE)).one() == self.catalogue
+            return cause or (None if same else DDL)
+
+    async def clean(self, cleaner: AsyncConnection) -> str | None:
+        """End what still works, delete what is younger than the seeding; say what forbids it."""
+        driver: Any = (await cleaner.get_raw_connection()).driver_connection
+        for _ in range(4):  # strays, rows, rows that triggers have written meanwhile, nothing
+            rows: list[str] = []
+            for kind, what in (await cleaner.exec_driver_sql(self.look)).tuples():
+                if kind == "row":
+                    rows.append(f"_{len(rows)} AS (DELETE FROM ONLY {what} {self.young[what]})")
+                elif kind == "stray":
+                    await driver.execute(what)
+                else:
+                    return f"{kind}: {what}"
+            if not rows:
+                return None
+            await driver.execute(f"WITH {', '.join(rows)} SELECT")
+        return f"rows that cannot be deleted, or come back: {what}"
 
     async def close_connections(self) -> None:
         """Close the connections of the tests, also those that were never given back."""
