@@ -64,7 +64,8 @@ async def test_1_keeps_a_session(get_db_session):
 async def test_2_uses_it(db): await kept.execute(sa.text("SELECT 1"))
 """,
     "Refused: the driver's own connection": """
-async def test_it(db_transaction): await db_transaction.get_raw_connection()
+async def test_it(db_transaction):
+    (await db_transaction.get_raw_connection()).driver_connection.is_closed()
 """,
     "Refused: a cursor on the server": """
 async def test_it(db): await db.stream(sa.select(User))

@@ -792,7 +792,8 @@ class RealCommits(Clone):
         driver: Any = (await cleaner.get_raw_connection()).driver_connection
         for _ in range(4):  # strays, rows, rows that triggers have written meanwhile, nothing
             rows: list[str] = []
-            for kind, what in (await cleaner.exec_driver_sql(self.look)).tuples():
+            found: Any = (await cleaner.exec_driver_sql(self.look)).all()
+            for kind, what in found:
                 if kind == "row":
                     rows.append(f"_{len(rows)} AS (DELETE FROM ONLY {what} {self.young[what]})")
                 elif kind == "stray":

@@ -15,13 +15,10 @@ class Note(Base):
     tenant: Mapped[str] = mapped_column(server_default=text("current_setting('app.tenant')"))
 
 
-event.listen(
-    Note.__table__,
-    "after_create",
-    DDL(f"""
-        ALTER TABLE notes ENABLE ROW LEVEL SECURITY;
-        CREATE POLICY own_rows ON notes USING (tenant = current_setting('app.tenant'));
-        GRANT SELECT, INSERT ON notes TO {ROLE};
-        GRANT USAGE ON SEQUENCE notes_id_seq TO {ROLE}
-    """),
-)
+for statement in (
+    "ALTER TABLE notes ENABLE ROW LEVEL SECURITY",
+    "CREATE POLICY own_rows ON notes USING (tenant = current_setting('app.tenant'))",
+    f"GRANT SELECT, INSERT ON notes TO {ROLE}",
+    f"GRANT USAGE ON SEQUENCE notes_id_seq TO {ROLE}",
+):
+    event.listen(Note.__table__, "after_create", DDL(statement))
