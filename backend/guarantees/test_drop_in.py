@@ -13,7 +13,16 @@ import pytest
 from guarantees.conftest import REAL_CONFTEST, Project
 from upgrade.blocks import SHAPES, blocks, usual
 from upgrade.change import releases, upgrade
-from upgrade.parts import OLD_ACTORS, OLD_VERSION, Parts, changed_lines, comments, compose, parts
+from upgrade.parts import (
+    OLD_ACTORS,
+    OLD_VERSION,
+    Parts,
+    bound,
+    changed_lines,
+    comments,
+    compose,
+    parts,
+)
 
 # How many tests each shape has, all of which pass; and which of them are variations of `plain`.
 TESTS = {
@@ -74,14 +83,13 @@ def in_the_form_of_0_1(block: str) -> str:
     actors, lines = [], block.splitlines(keepends=True)
     authenticated = False
     for statement in ast.parse(block).body:
-        is_function = isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef)
         source = slice(statement.lineno - 1, statement.end_lineno)
-        if is_function and authenticated:
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef) and authenticated:
             begin = min(each.lineno for each in statement.decorator_list) - 1
             source = slice(begin, statement.end_lineno)
             actors += ["\n\n", *lines[source]]
-        elif not ast.unparse(statement).startswith(("REAL_COMMITS", "ALLOWED")):
-            authenticated |= is_function and statement.name == "authenticate"
+        elif not bound(statement) & {"REAL_COMMITS", "ALLOWED"}:
+            authenticated |= "authenticate" in bound(statement)
             continue
         lines[source] = [""] * (source.stop - source.start)
     then = "".join(lines)

@@ -99,20 +99,24 @@ def test_it_does_not_end_a_run_that_ends_at_the_first_failure(project: Project) 
     assert noted(project) == TWICE
 
 
-@pytest.mark.parametrize(
-    ("option", "order"), [("--refusals-fail", ONCE), ("--pdb", ONCE[:2])], ids=lambda it: str(it)
-)
-def test_a_refusal_is_final_where_it_is_to_be_seen(
-    project: Project, option: str, order: list[str]
-) -> None:
+def test_a_refusal_is_final_where_refusals_fail(project: Project) -> None:
     write(project, THREE)
 
-    result = project.run(option)
+    result = project.run("--refusals-fail")
 
-    assert result.parseoutcomes()["failed"] == 1
+    result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines(["E * Failed: Refused: " + ENDS])
     assert ran_again(result) == {}
-    assert noted(project) == order
+    assert noted(project) == ONCE
+
+
+def test_a_refusal_is_final_in_the_debugger(project: Project) -> None:
+    write(project, THREE)
+
+    result = project.run("--pdb")  # has no input, and so ends the run
+
+    result.stdout.fnmatch_lines(["E * Failed: Refused: " + ENDS, "*entering PDB*"])
+    assert noted(project) == ONCE[:2]
 
 
 def test_a_refusal_that_was_swallowed_counts(project: Project) -> None:

@@ -410,8 +410,10 @@ async def finish(work: Any) -> Any:
 #   by_text   whether a statement was written as text, and so can be DDL
 
 ENDS = "this would end the transaction of the test."
-STALE_PLAN = "0A000"  # the SQLSTATE of a statement that was prepared before a change of its table
 PILL = "FC001"  # the SQLSTATE of this refusal, where the server makes it
+# SQLSTATEs of what real commits can do: a statement prepared before its table was changed; one that
+# no transaction allows; a write after SET TRANSACTION READ ONLY; no savepoint, no transaction.
+ONLY_HERE = (PILL, "0A000", "25001", "25006", "3B001", "25P01")
 SAVEPOINT = f"SAVEPOINT {PREFIX}"
 # A new statement of text that may make settings: SET, or a function such as set_config.
 SETS = re.compile(r"(^|\*/|;)\s*SET\b|\bset_\w*\s*\(", re.IGNORECASE | re.MULTILINE)
@@ -453,11 +455,12 @@ PREPARE = f"""
 BEGIN = f"BEGIN READ WRITE; SELECT pg_temp.{PREFIX}_begin(); {SAVEPOINT}"
 VERIFY = f"SELECT pg_temp.{PREFIX}_verify(); "
 UNDO = f"ROLLBACK TO {SAVEPOINT}"
-# Fails where the owner has written or has met an error: after the pill the transaction has an id,
-# and a savepoint that writes has one as well.
+# Fails, by a division by zero, where the owner has written, has locked a table or a number, or has
+# met an error: since the pill the transaction has an id, and a savepoint that writes has one too.
 PASS = f"""
-    SELECT 1 / (count(*) < 2)::int FROM pg_locks
-    WHERE pid = pg_backend_pid() AND locktype = 'transactionid'; {UNDO}
+    SELECT 1 / (count(*) < 2)::int FROM pg_locks WHERE pid = pg_backend_pid() AND (
+      locktype IN ('transactionid', 'advisory') OR locktype = 'relation'
+      AND mode NOT IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock')); {UNDO}
 """
 CHECK = f"SELECT pg_temp.{PREFIX}_check()"  # its errors are those of a COMMIT
 LOST = "the connection of the test was lost: by a restart, a time-out or an end of its session."
@@ -554,7 +557,7 @@ class Rollback(Clone):
             yield
         except Exception as error:
             self.check_transaction()
-            if getattr(error, "sqlstate", None) in (PILL, STALE_PLAN):
+            if getattr(error, "sqlstate", None) in ONLY_HERE:
                 refuse(str(error))
             raise
         finally:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from upgrade.change import RefusedError, releases, summary, upgrade
+from upgrade.change import RefusedError, Upgrade, releases, summary, upgrade
 from upgrade.parts import parts
 
 
@@ -28,28 +29,27 @@ def main() -> int:
     try:
         done = upgrade(text, releases(), discard_edits=given.discard_edits)
     except RefusedError as error:
-        print(f"{given.file} stays as it is: {error}", file=sys.stderr)
+        sys.stderr.write(f"{given.file} stays as it is: {error}\n")
         return 1
-    if done.text == text:
-        print(f"{given.file} is {done.after}, the newest.")
-        return 0
-    if not given.dry_run:
+    if done.text != text and not given.dry_run:
         given.file.write_bytes(done.text.encode())
-    print(f"{given.file}: {done.before} -> {done.after}, {summary(text, done.text)}.")
-    show(done.notes, parts(text).block, parts(done.text).block)
-    print("Now read docs/changelog.md, and run your tests.")
+    sys.stdout.write("\n".join(report(given.file, text, done)) + "\n")
     return 0
 
 
-def show(notes: list[str], before: str, after: str) -> None:
-    """Print what has become of the block."""
+def report(file: Path, text: str, done: Upgrade) -> Iterator[str]:
+    """Yield what to say of an upgrade."""
+    if done.text == text:
+        yield f"{file} is {done.after}, the newest."
+        return
+    yield f"{file}: {done.before} -> {done.after}, {summary(text, done.text)}."
+    before, after = parts(text).block, parts(done.text).block
     if before == after:
-        print("Your block is what it was, byte for byte.")
-    for note in notes:
-        print(note)
-    for line in difflib.unified_diff(before.splitlines(), after.splitlines(), n=1, lineterm=""):
-        if not line.startswith(("---", "+++")):
-            print(f"  {line}")
+        yield "Your block is what it was, byte for byte."
+    yield from done.notes
+    diff = difflib.unified_diff(before.splitlines(), after.splitlines(), n=1, lineterm="")
+    yield from (f"  {line}" for line in diff if not line.startswith(("---", "+++")))
+    yield "Now read docs/changelog.md, and run your tests."
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ SHAPES = BACKEND / "guarantees" / "shapes"
 PAGE = BACKEND.parent / "docs" / "blocks.md"
 USUAL = "usual"
 # A heading, what is said below it, the number of lines, and the block.
-ENTRY = re.compile(r"(^## (\w+)\n(?:(?!```|##).*\n)*?)Lines: \d+\n\n```python\n(.*?)```\n", re.M | re.S)
+ENTRY = re.compile(
+    r"(^## (\w+)\n(?:(?!```|##).*\n)*?)Lines: \d+\n\n```python\n(.*?)```\n", re.MULTILINE | re.DOTALL
+)
 
 
 def usual() -> str:
@@ -38,10 +40,10 @@ def with_end(block: str) -> str:
     return block.strip() + usual()[len(usual().rstrip()) :]
 
 
-def shown() -> dict[str, str]:
-    """Return the blocks that the page shows."""
+def shown() -> dict[str, tuple[int, str]]:
+    """Return the number of lines and the block that the page shows for each shape."""
     page = PAGE.read_text(encoding="utf-8")
-    return {name: with_end(block) for _, name, block in ENTRY.findall(page)}
+    return {name: (int(lines), with_end(block)) for _, name, lines, block in ENTRY.findall(page)}
 
 
 def refresh() -> None:

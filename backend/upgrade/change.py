@@ -58,10 +58,26 @@ def upgrade(text: str, known: Mapping[str, str], *, discard_edits: bool = False)
     `known` are the released versions. With `discard_edits` what somebody has changed outside the
     block is given up.
     """
+    theirs = understood(text, known)
     newest = max(known, key=number)
+    released, ours = parts(known[theirs.version]), parts(known[newest])
     newline = "\r\n" if "\r\n" in text else "\n"
+    notes = [] if discard_edits else check_edits(theirs, released)
+    if theirs.version == newest:
+        result = put_together(ours, theirs.block, newline) if discard_edits else text
+        return Upgrade(newest, newest, result, notes)
+    check_clashes(theirs, released, ours)
+    block, more = adapted(theirs, released, ours)
+    if block != theirs.block:
+        block = unix(block).replace("\n", newline)
+    return Upgrade(theirs.version, newest, put_together(ours, block, newline), notes + more)
+
+
+def understood(text: str, known: Mapping[str, str]) -> Parts:
+    """Return the parts of a copy whose version is known; refuse any other file."""
+    newest = max(known, key=number)
     try:
-        theirs, ours = parts(text), parts(known[newest])
+        theirs = parts(text)
     except (NoPartsError, SyntaxError) as error:
         raise RefusedError(str(error)) from error
     if number(theirs.version) > number(newest):
@@ -69,29 +85,26 @@ def upgrade(text: str, known: Mapping[str, str], *, discard_edits: bool = False)
     if theirs.version not in known:
         problem = f"it says {theirs.version}, which is no released version"
         raise RefusedError(f"{problem}: {', '.join(sorted(known, key=number))}")
-    released = parts(known[theirs.version])
-    notes = [] if discard_edits else check_edits(theirs, released)
-    if theirs.version == newest:
-        result = put_together(ours, theirs.block, newline) if discard_edits else text
-        return Upgrade(newest, newest, result, notes)
-    check_clashes(theirs, released, ours)
-    block = theirs.block
+    return theirs
+
+
+def adapted(theirs: Parts, released: Parts, ours: Parts) -> tuple[str, list[str]]:
+    """Return the block with what it needs to work above the new machinery, and what to say of it."""
+    block, notes = theirs.block, []
     if theirs.version == OLD_VERSION:
         block = in_one_block(theirs, released, ours)
         notes.append("The actors, once at the end of the file, are now the end of your block.")
     missing = lost_imports(theirs, released, ours)
-    if missing:
-        block = "".join(f"{line}\n" for line in missing) + block
+    block = "".join(f"{line}\n" for line in missing) + block
     added = asked_for(block, ours)
     for statement in added:
         block = insert(block, statement, ours.block)
-    for line in [*missing, *added]:
-        notes.append(f"Added to your block: {line}")
-    for name in gone(theirs, released, ours):
-        notes.append(f"Your block uses {name}, which {newest} does not have: see docs/changelog.md")
-    if block != theirs.block:
-        block = unix(block).replace("\n", newline)
-    return Upgrade(theirs.version, newest, put_together(ours, block, newline), notes)
+    notes += [f"Added to your block: {line}" for line in [*missing, *added]]
+    notes += [
+        f"Your block uses {name}, which {ours.version} does not have: see docs/changelog.md"
+        for name in gone(theirs, released, ours)
+    ]
+    return block, notes
 
 
 def number(version: str) -> tuple[int, ...]:

@@ -93,9 +93,9 @@ def code_lines(block: str) -> list[str]:
     """
     skipped: set[int] = set()
     for node in ast.walk(ast.parse(block)):
-        is_import = isinstance(node, ast.Import | ast.ImportFrom)
-        is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        if is_import or is_text:
+        if isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant):
+            continue
+        if isinstance(node, ast.Import | ast.ImportFrom | ast.Expr):
             skipped |= set(range(node.lineno, (node.end_lineno or 0) + 1))
     return [
         line
