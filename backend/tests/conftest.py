@@ -361,7 +361,7 @@ def settings_when_new(dbapi_connection: Any) -> str:
     cursor = dbapi_connection.cursor()
     cursor.execute(SETTINGS_WHEN_NEW)
     script = str(cursor.fetchone()[0])
-    dbapi_connection.rollback()
+    dbapi_connection.commit()  # with what a listener has set
     return script
 
 
@@ -412,8 +412,8 @@ async def finish(work: Any) -> Any:
 ENDS = "this would end the transaction of the test."
 PILL = "FC001"  # the SQLSTATE of this refusal, where the server makes it
 # SQLSTATEs of what real commits can do: a statement prepared before its table was changed; one that
-# no transaction allows; a write after SET TRANSACTION READ ONLY; no savepoint, no transaction.
-ONLY_HERE = (PILL, "0A000", "25001", "25006", "3B001", "25P01")
+# no transaction allows; no savepoint and no transaction, where somebody has ended them.
+ONLY_HERE = (PILL, "0A000", "25001", "3B001", "25P01")
 SAVEPOINT = f"SAVEPOINT {PREFIX}"
 # A new statement of text that may make settings: SET, or a function such as set_config.
 SETS = re.compile(r"(^|\*/|;)\s*SET\b|\bset_\w*\s*\(", re.IGNORECASE | re.MULTILINE)
@@ -430,7 +430,7 @@ PREPARE = f"""
     BEGIN READ WRITE;
     CREATE TEMP TABLE {PREFIX} (changes bigint);
     CREATE FUNCTION pg_temp.{PREFIX}_stop() RETURNS trigger LANGUAGE plpgsql AS
-      $$ BEGIN RAISE 'Refused: {ENDS}' USING ERRCODE = '{PILL}'; END $$;
+      $$ BEGIN RAISE '{ENDS}' USING ERRCODE = '{PILL}'; END $$;
     CREATE CONSTRAINT TRIGGER {PREFIX} AFTER INSERT ON {PREFIX} DEFERRABLE INITIALLY DEFERRED
       FOR EACH ROW EXECUTE FUNCTION pg_temp.{PREFIX}_stop();
     CREATE FUNCTION pg_temp.{PREFIX}_begin() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
@@ -534,7 +534,12 @@ class Rollback(Clone):
             return ended
         verify = VERIFY * self.by_text
         script = f"{UNDO}; {verify}ROLLBACK; SELECT pg_advisory_unlock_all()"
-        await shared.driver_connection.execute(script)
+        try:
+            await shared.driver_connection.execute(script)
+        except Exception as error:
+            if getattr(error, "sqlstate", None) in ONLY_HERE:  # it is another transaction
+                NOTES.append((SERVED, ENDS))
+            raise
         await connection.close()
         return None
 
@@ -684,16 +689,17 @@ NEW_AGAIN = """
       LOOP EXECUTE format('DEALLOCATE %I', it); END LOOP;
     END $$
 """
-# How often anybody has changed a catalogue of this database. A session's part is counted once it
-# is idle, by `pg_stat_force_next_flush`, or at its end. Statistics alone come by themselves. And
-# what ALTER DATABASE has set, which no catalogue of the database's own holds.
+# How often anybody has changed a catalogue of this database, or a table whose rows this role does
+# not see. A session's part is counted once it is idle, by `pg_stat_force_next_flush`, or at its
+# end. Planner statistics come by themselves. And what ALTER DATABASE has set for this database.
 CATALOGUE = """
     SELECT sum(pg_stat_get_tuples_inserted(oid) + pg_stat_get_tuples_updated(oid)
       + pg_stat_get_tuples_deleted(oid)),
       (SELECT concat(array_agg(setconfig)) FROM pg_db_role_setting
         WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database()))
-    FROM pg_class WHERE relnamespace = 'pg_catalog'::regnamespace AND relkind = 'r'
-      AND NOT relisshared AND relname NOT IN ('pg_statistic', 'pg_statistic_ext_data')
+    FROM pg_class WHERE relkind = 'r' AND NOT relisshared AND row_security_active(oid)
+      OR relkind = 'r' AND NOT relisshared AND relnamespace = 'pg_catalog'::regnamespace
+      AND relname NOT IN ('pg_statistic', 'pg_statistic_ext_data')
 """
 # What ends a prepared transaction, or a session that still works, of a program for instance.
 STRAYS = """
@@ -708,8 +714,9 @@ TABLES = """
     SELECT format('%I.%I', nspname, relname), relkind = 'f'
     FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace
     WHERE relkind IN ('r', 'f') AND nspname !~ '^pg_' AND nspname <> 'information_schema'
+      AND NOT row_security_active(pg_class.oid)
 """
-DDL = "DDL or TRUNCATE"
+DDL = "DDL or TRUNCATE, or rows that row-level security hides"
 
 
 class RealCommits(Clone):
@@ -785,8 +792,10 @@ class RealCommits(Clone):
         async with self.cleaner.connect() as cleaner:
             try:
                 cause = await self.clean(cleaner)
-            except sa.exc.ProgrammingError:  # a table is not there any more
-                return DDL
+            except sa.exc.ProgrammingError as error:
+                if getattr(error.orig, "sqlstate", None) != "42P01":  # undefined_table
+                    raise
+                cause = DDL
             same = (await cleaner.exec_driver_sql(CATALOGUE)).one() == self.catalogue
             return cause or (None if same else DDL)
 
@@ -1029,7 +1038,7 @@ class Administrator:
         """Describe the connection, which is opened when it is needed."""
         self.key = secrets.randbelow(2**31)
         self.connection: Any = None  # the last that was opened
-        options = {"isolation_level": "AUTOCOMMIT", "pool_size": 1, "max_overflow": 0}
+        options = {"isolation_level": "AUTOCOMMIT", "poolclass": StaticPool}
         self.engine = open_engine(url, pool_pre_ping=True, **options)
         sa.event.listen(self.engine.sync_engine, "connect", self.hold_lock)
 
@@ -1070,8 +1079,10 @@ class Administrator:
         await self.run(f"CREATE DATABASE {name} TEMPLATE {template} CONNECTION LIMIT {MARK}")
 
     async def drop(self, name: str) -> None:
-        """Drop a database of ours."""
-        await self.run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        """Drop a database of ours; FORCE would ask for the right to end autovacuum's sessions."""
+        end = "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity"
+        await self.run(f"{end} WHERE datname = '{name}' AND usename = current_user")
+        await self.run(f"DROP DATABASE IF EXISTS {name}")
 
 
 async def prepare(*, rebuild: bool) -> Server:
