@@ -7,6 +7,8 @@ WINDOWS := $(filter Windows_NT,$(OS))
 PYTHON ?= $(if $(WINDOWS),python,python3)
 # Passed through to the command of the target, as in: make test-backend ARGS="-k login"
 ARGS ?=
+# Your copy of the conftest, as in: make upgrade FILE=../yours/tests/conftest.py
+FILE ?=
 # A part of the suite, as in: make test-shard SHARD=2/4
 SHARD ?=
 # The number of workers of test-parallel, as in: make test-parallel N=4
@@ -115,6 +117,19 @@ benchmark: .venv-charts/.ready .venv-rivals/.ready ## All strategies, rivals, li
 benchmark-rivals: .venv-charts/.ready .venv-rivals/.ready ## The rivals alone
 	.venv-charts/bin/python -m benchmark rivals $(ARGS)
 
+##@ Your own copy
+
+.PHONY: upgrade
+upgrade: ## Bring your copy to this version, your block untouched: FILE=../yours/tests/conftest.py
+	@[[ -n "$(FILE)" ]] || { echo "Say which file: make upgrade FILE=../yours/tests/conftest.py" >&2; exit 1; }
+	@$(NEW_ENOUGH)
+	@$(PYTHON) -m upgrade "$(FILE)" $(ARGS)
+
+.PHONY: blocks
+blocks: ## Write the blocks of the shapes into docs/blocks.md
+	@$(NEW_ENOUGH)
+	@$(PYTHON) -m upgrade.blocks
+
 ##@ Application
 
 .PHONY: run
@@ -210,10 +225,12 @@ help: ## This text
 		/^##@/ {printf "\n%s\n", substr($$0, 5)} \
 		/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo "Python 3.11 or newer is needed; type: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
+
 # An environment with what the argument names, by uv where it is installed, else by venv and pip.
 define INSTALL
-@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	{ echo "Python 3.11 or newer is needed; type: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
+@$(NEW_ENOUGH)
 if command -v uv >/dev/null; then \
 	uv venv --quiet --clear --python $(PYTHON) $(@D) && \
 	uv pip install --quiet --compile-bytecode --python $(@D) $(1); \

@@ -17,7 +17,9 @@ PAGE = BACKEND.parent / "docs" / "blocks.md"
 USUAL = "usual"
 # A heading, what is said below it, the number of lines, and the block.
 ENTRY = re.compile(
-    r"(^## (\w+)\n(?:(?!```|##).*\n)*?)Lines: \d+\n\n```python\n(.*?)```\n", re.MULTILINE | re.DOTALL
+    r"(^## (\w+)\n(?:(?!```|##)[^\n]*\n)*?)"
+    r"Lines: (\d+)\n\n```python\n(.*?)^```\n",
+    re.MULTILINE | re.DOTALL,
 )
 
 

@@ -89,7 +89,7 @@ def understood(text: str, known: Mapping[str, str]) -> Parts:
 
 
 def adapted(theirs: Parts, released: Parts, ours: Parts) -> tuple[str, list[str]]:
-    """Return the block with what it needs to work above the new machinery, and what to say of it."""
+    """Return the block with what the new machinery needs of it, and what to say of that."""
     block, notes = theirs.block, []
     if theirs.version == OLD_VERSION:
         block = in_one_block(theirs, released, ours)

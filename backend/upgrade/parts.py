@@ -46,8 +46,8 @@ def parts(text: str) -> Parts:
     begin = begins[0] if begins else next(old_begins(lines), 0)
     ends = [at for at, line in enumerate(lines) if line.rstrip() == END and at >= begin]
     if not begin or not ends:
-        missing = END if begin else f"{BEGIN}==="
-        raise NoPartsError(f"it is no copy of this conftest: no line says {missing!r}")
+        missing = f"says {END!r}" if begin else f"begins with {BEGIN + '==='!r}"
+        raise NoPartsError(f"it is no copy of this conftest: no line {missing}")
     end, last = ends[0], len(lines)
     machinery = "".join(lines[end:])
     said = re.search(r'^VERSION = "([\d.]+)"', machinery, re.MULTILINE)

@@ -33,6 +33,6 @@ def authenticate(user: User) -> dict[str, str]:
 
 
 @pytest.fixture
-def test_engine(engine: AsyncEngine, override_get_db: None) -> AsyncEngine:
+def test_engine(engine: AsyncEngine) -> AsyncEngine:
     """The name under which the tests know the engine that they put into app.db."""
     return engine
