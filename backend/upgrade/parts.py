@@ -50,7 +50,7 @@ def parts(text: str) -> Parts:
         raise NoPartsError(f"it is no copy of this conftest: no line {missing}")
     end, last = ends[0], len(lines)
     machinery = "".join(lines[end:])
-    said = re.search(r'^VERSION = "([\d.]+)"', machinery, re.MULTILINE)
+    said = re.search(r"^VERSION = [\"']([\d.]+)[\"']", machinery, re.MULTILINE)
     if not begins:
         last = end + end_of_old_machinery(machinery)
     elif not said:
