@@ -56,7 +56,7 @@ from sqlalchemy.ext.asyncio import (
     async_sessionmaker,
     create_async_engine,
 )
-from sqlalchemy.pool import PoolProxiedConnection, StaticPool
+from sqlalchemy.pool import NullPool, PoolProxiedConnection, StaticPool
 
 # isort: split
 # === Yours ========================================================================================
@@ -709,7 +709,7 @@ STRAYS = """
     WHERE datname = current_database() AND state <> 'idle' AND pid <> pg_backend_pid()
 """
 # With row-level security a DELETE shall fail rather than pass by rows; and it shall not wait long.
-SEE_ALL = "SET row_security = off; SET lock_timeout = '1s'"
+SEE_ALL = "SET row_security = off; SET lock_timeout = '1s'; SET statement_timeout = 0"
 TABLES = """
     SELECT format('%I.%I', nspname, relname), relkind = 'f'
     FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace
@@ -1160,17 +1160,21 @@ def embedded_server_url() -> sa.URL:
 async def check_access(engine: AsyncEngine) -> None:
     """Refuse a server that cannot be used, or a role that may not create databases."""
     fix = f"start the server, or correct the address: export TEST_DATABASE_URL={EXAMPLE_URL}"
+    second = open_engine(engine.url, poolclass=NullPool)
     query = """
         SELECT rolname, rolcreatedb OR rolsuper AS may_create,
-          current_setting('transaction_read_only') = 'on' AS read_only
+          current_setting('transaction_read_only') = 'on' AS read_only, pg_backend_pid() AS pid
         FROM pg_roles WHERE rolname = current_user
     """
     try:
-        async with asyncio.timeout(PATIENCE), engine.connect() as connection:
-            role = (await connection.exec_driver_sql(query)).one()
-            if role.may_create and not role.read_only:
+        async with asyncio.timeout(PATIENCE), engine.connect() as first, second.connect() as other:
+            role = (await first.exec_driver_sql(query)).one()
+            pooled = role.pid == await other.scalar(sa.text("SELECT pg_backend_pid()"))
+            if role.may_create and not (role.read_only or pooled):
                 return
-            if role.read_only:
+            if pooled:
+                problem = "a pooler in transaction mode, such as pgbouncer, stands before it"
+            elif role.read_only:
                 problem = "it is read-only: a standby, or default_transaction_read_only is on"
             else:
                 problem = f"the role {role.rolname} may not create databases"
@@ -1230,6 +1234,7 @@ async def build_template(admin: Administrator, wanted: str) -> str:
     engine = open_engine(admin.engine.url.set(database=name))
     try:
         async with engine.begin() as empty_database:
+            await empty_database.exec_driver_sql("SET LOCAL statement_timeout = 0")
             await empty_database.run_sync(create_schema)
     except Exception as error:
         raise refusal(f"create_schema failed: {error!r}", f"see ADAPT 2/4 in {__file__}") from error

@@ -1,6 +1,7 @@
 """Blocks to paste: each shape's own file, and docs/blocks.md, which shows them whole.
 
-`make blocks` writes them into the page, each under the heading that is its shape's name.
+`make blocks` writes them into the page, each under the heading that is its shape's name; and first,
+where the machinery asks for a new name, adds that to each block, as an upgrade would.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from upgrade.change import CURRENT
+from upgrade.change import CURRENT, asked_for, insert
 from upgrade.parts import changed_lines, parts
 
 BACKEND = Path(__file__).parent.parent
@@ -49,7 +50,13 @@ def shown() -> dict[str, tuple[int, str]]:
 
 
 def refresh() -> None:
-    """Write the blocks and their numbers of lines into the page."""
+    """Write what the machinery newly asks for into the blocks, and the blocks into the page."""
+    reference = parts(CURRENT.read_text(encoding="utf-8"))
+    for path in SHAPES.glob("*/block.py"):
+        block = path.read_text(encoding="utf-8")
+        for statement in asked_for(block, reference):
+            block = insert(block, statement, reference.block)
+        path.write_text(block, encoding="utf-8")
     now = blocks()
 
     def entry(found: re.Match[str]) -> str:
