@@ -1021,6 +1021,7 @@ PATIENCE = 20  # seconds to wait for the server, or for a task to end
 EXAMPLE_URL = f"{DRIVER}://user:password@host:5432/database"
 VOLATILE = "fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n"
 WRONG = "the set-up is wrong: "
+A_POOLER = "a pooler in transaction mode, such as pgbouncer, stands before it"
 
 
 class Server(NamedTuple):
@@ -1173,7 +1174,7 @@ async def check_access(engine: AsyncEngine) -> None:
             if role.may_create and not (role.read_only or pooled):
                 return
             if pooled:
-                problem = "a pooler in transaction mode, such as pgbouncer, stands before it"
+                problem = A_POOLER
             elif role.read_only:
                 problem = "it is read-only: a standby, or default_transaction_read_only is on"
             else:
@@ -1182,7 +1183,9 @@ async def check_access(engine: AsyncEngine) -> None:
     except TimeoutError:
         problem = f"no answer within {PATIENCE} s"
     except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - a driver raises its own
-        problem = str(getattr(error, "orig", error))
+        problem = str(original := getattr(error, "orig", error))
+        if getattr(original, "sqlstate", None) == "42P05":  # duplicate_prepared_statement
+            problem = A_POOLER
     where = f"{engine.url.host}:{engine.url.port or 5432}"
     raise refusal(f"PostgreSQL at {where} cannot be used: {problem}", fix)
 
