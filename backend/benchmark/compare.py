@@ -59,7 +59,8 @@ def their_own(given: argparse.Namespace, console: Console) -> Iterator[list[Stra
         tops = [theirs.as_it_is(given.project).top, *(tree.top for tree in trees.values())]
         pytest = theirs.Pytest(python, given.options, folder)
         ways = [pytest.strategy(side, tree, tops) for side, tree in trees.items()]
-        theirs.collect(ways, console)
+        for way, tree in zip(ways, trees.values(), strict=True):
+            theirs.collect(way, tree, console)
         if ask(python)["versions"]["pytest-xdist"]:
             ways.append(replace(ways[1], name="parallel", workers=given.workers))
         yield ways

@@ -51,7 +51,7 @@ class Strategy:
 
 
 @dataclass
-class Test:
+class Case:
     """What became of a test, in the words of pytest's summary, and what it cost."""
 
     outcome: str
@@ -67,7 +67,8 @@ class Run:
     wall_s: float
     exit_code: int
     output: str
-    tests: dict[str, Test] = field(default_factory=dict)
+    collected: int = 0
+    tests: dict[str, Case] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -99,7 +100,7 @@ def command(strategy: Strategy) -> list[str]:
     plugins = [f"-p{name}" for name in names]
     workers = [f"-n{strategy.workers}"] * bool(strategy.workers)
     tests = [str(strategy.tests.resolve())] if strategy.tests else []
-    options = [*plugins, *workers, *strategy.options]
+    options = [*plugins, *strategy.options, *workers]
     return [str(strategy.python.absolute()), "-m", "pytest", *options, "-q", "--no-header", *tests]
 
 
@@ -162,8 +163,9 @@ def read_record(result: Run, record: Path) -> None:
     for line in map(json.loads, record.read_text(encoding="utf-8").splitlines()):
         if "test" in line:
             fixtures_s = line.get("setup", 0) + line.get("teardown", 0)
-            test = Test(line["outcome"], fixtures_s, line.get("call", 0), line.get("why", ""))
+            test = Case(line["outcome"], fixtures_s, line.get("call", 0), line.get("why", ""))
             result.tests[line["test"]] = test
+        result.collected = line.get("tests", result.collected)
         result.counters.update(line.get("counters", {}))
 
 

@@ -22,8 +22,8 @@ from benchmark.runs import Run, Strategy, StrategyFailedError, bar, run
 
 SCRIPTS = "Scripts/python.exe" if os.name == "nt" else "bin/python"
 CHECKOUT = (
-    "A checkout has what git tracks, and .env files. If the tests need more, give a folder in the "
-    "place of the revision."
+    "A checkout has what git tracks, and the .env files. If the tests need more, give a folder "
+    "in the place of the revision."
 )
 
 
@@ -38,6 +38,7 @@ class Tree:
     what: str
     folder: Path
     top: Path
+    hint: str = ""
 
 
 def split(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -48,26 +49,26 @@ def split(arguments: list[str]) -> tuple[list[str], list[str]]:
     return arguments[:end], arguments[end + 1 :]
 
 
-def git(folder: Path, *arguments: str) -> str | None:
-    """Return what a git command prints, or None if it fails or there is no git."""
+def git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a git command; where there is no git, it fails."""
     command = ["git", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - git
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    except OSError as error:
+        return subprocess.CompletedProcess(command, 1, "", str(error))
 
 
 def as_it_is(folder: Path) -> Tree:
     """Return a folder as a tree."""
-    top = git(folder, "rev-parse", "--show-toplevel")
+    top = git(folder, "rev-parse", "--show-toplevel").stdout.strip()
     return Tree(f"{folder}", folder.resolve(), Path(top or folder).resolve())
 
 
 def tree(project: Path, which: str, temporary: Path) -> Tree:
     """Return a revision of the project, checked out into a new folder, or else a folder."""
-    if commit := git(project, "rev-parse", "--verify", "--quiet", f"{which}^{{commit}}"):
-        return checkout(as_it_is(project), which, commit, temporary)
+    commit = git(project, "rev-parse", "--verify", "--quiet", f"{which}^{{commit}}")
+    if not commit.returncode:
+        return checkout(as_it_is(project), which, commit.stdout.strip(), temporary)
     if Path(which).is_dir():
         return as_it_is(Path(which))
     raise CannotRunError(f"{which} is neither a revision of {project} nor a folder.")
@@ -77,8 +78,9 @@ def checkout(project: Tree, revision: str, commit: str, temporary: Path) -> Tree
     """Check a commit out, with the .env files that lie beside the project's own code."""
     top = temporary / project.top.name  # the name may be that of a package
     shared = ("--quiet", "--shared", "--no-checkout", str(project.top), str(top))
-    if git(project.top, "clone", *shared) is None or git(top, "checkout", "-q", commit) is None:
-        raise CannotRunError(f"git cannot check out {revision} of {project.top}.")
+    for done in (git(project.top, "clone", *shared), git(top, "checkout", "--quiet", commit)):
+        if done.returncode:
+            raise CannotRunError(f"{revision} cannot be checked out: {done.stderr}")
     place = project.folder.relative_to(project.top)
     for folder in {project.top, project.folder}:
         for settings in folder.glob(".env*"):
@@ -87,7 +89,7 @@ def checkout(project: Tree, revision: str, commit: str, temporary: Path) -> Tree
                 shutil.copy(settings, copy)
     if not (top / place).is_dir():
         raise CannotRunError(f"{revision} has no folder {place}.")
-    return Tree(f"{revision} ({commit[:8]})", top / place, top)
+    return Tree(f"{revision} ({commit[:8]})", top / place, top, CHECKOUT)
 
 
 def interpreter(project: Path, given: Path | None) -> Path:
@@ -114,15 +116,19 @@ class Pytest:
         """Return the way to run it in a tree; the project may be installed from one of `tops`."""
         kept = self.temporary / f"{name}-keeps"
         kept.mkdir()
+        cache = (
+            f"{os.environ.get('PYTEST_ADDOPTS', '')} -o cache_dir={shlex.quote(f'{kept}/cache')}"
+        )
         path = [*self.own_modules(tree, tops), os.environ.get("PYTHONPATH", "")]
         return Strategy(
             name,
-            options=("-o", f"cache_dir={kept / 'cache'}", *self.options),
+            options=tuple(self.options),
             python=self.python,
             tests=None,
             folder=tree.folder,
             variables=(
                 ("COVERAGE_FILE", str(kept / ".coverage")),
+                ("PYTEST_ADDOPTS", cache.strip()),
                 ("PYTHONDONTWRITEBYTECODE", ""),
                 ("PYTHONPYCACHEPREFIX", str(self.temporary / "bytecode")),
                 ("PYTHONPATH", os.pathsep.join(path)),
@@ -143,20 +149,19 @@ class Pytest:
                         yield str(own)
 
 
-def collect(strategies: Sequence[Strategy], console: Console) -> None:
-    """Let every strategy collect its tests, and refuse one that cannot.
+def collect(strategy: Strategy, tree: Tree, console: Console) -> None:
+    """Let pytest collect the tests of a tree, and refuse one where it cannot.
 
     It takes seconds where a run may take minutes, and leaves bytecode of everything that the tests
     import, so that no run pays for it.
     """
     with bar(console) as progress:
-        for each in strategies:
-            task = progress.add_task(f"collecting: {each.name}", total=None)
-            collecting = replace(each, options=(*each.options, "--collect-only"))
-            result = run(collecting, progress, task)
-            progress.remove_task(task)
-            if result.exit_code not in (0, 1):
-                raise CannotRunError(refusal(collecting, result, "cannot start"))
+        collecting = replace(strategy, options=(*strategy.options, "--collect-only"))
+        task = progress.add_task(f"collecting: {strategy.name}", total=None)
+        result = run(collecting, progress, task)
+    if result.exit_code not in (0, 1) or not result.collected:
+        message = refusal(collecting, result, "cannot start")
+        raise CannotRunError(f"{message}\n{tree.hint}".rstrip())
 
 
 def usable(strategy: Strategy, result: Run, _wanted: set[str] | None = None) -> None:
@@ -173,8 +178,6 @@ def usable(strategy: Strategy, result: Run, _wanted: set[str] | None = None) -> 
 
 def refusal(strategy: Strategy, result: Run, what: str) -> str:
     """Return what is wrong with a run, its command and the last lines of its output."""
-    typed = shlex.join(["pytest", *strategy.options[2:]])
-    return (
-        f"{strategy.name} {what}: {typed} in {strategy.folder}, with {strategy.python}, "
-        f"ended with exit code {result.exit_code}, and last:\n{result.end(20)}"
-    )
+    typed = shlex.join([str(strategy.python.absolute()), "-m", "pytest", *strategy.options])
+    ended = f"pytest ended with exit code {result.exit_code}"
+    return f"{strategy.name} {what}, {ended}:\n$ cd {strategy.folder}\n$ {typed}\n{result.end(20)}"
