@@ -107,13 +107,15 @@ def show_advice(profiled: dict[str, Any], console: Console) -> None:
         console.print(f"{number}. {line}", markup=False, highlight=False)
 
 
-def suite(given: argparse.Namespace, folder: Path) -> Strategy:
-    """Return the way to run the suite that is to be profiled."""
+def suite(given: argparse.Namespace, folder: Path, console: Console) -> Strategy:
+    """Return the way to run the suite that is to be profiled, once it is known to start."""
     if not given.project:
         return Strategy("profile", options=tuple(given.options))
     python = theirs.interpreter(given.project, given.python)
     tree = theirs.as_it_is(given.project)
-    return theirs.Pytest(python, given.options, folder).strategy("profile", tree, [tree.top])
+    strategy = theirs.Pytest(python, given.options, folder).strategy("profile", tree, [tree.top])
+    theirs.collect(strategy, tree, console)
+    return strategy
 
 
 def main() -> int:
@@ -132,7 +134,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is cancelled cleans up
     try:
         with tempfile.TemporaryDirectory(prefix="profile-") as folder:
-            show(profile(suite(given, Path(folder)), console), console)
+            show(profile(suite(given, Path(folder), console), console), console)
     except KeyboardInterrupt:
         return 130
     except (theirs.CannotRunError, NoInterpreterError) as error:
