@@ -56,9 +56,9 @@ def their_own(given: argparse.Namespace, console: Console) -> Iterator[list[Stra
         }
         for side, tree in trees.items():
             console.print(f"{side}: {tree.what}", markup=False, highlight=False, soft_wrap=True)
-        tops = [theirs.as_it_is(given.project).top, *(tree.top for tree in trees.values())]
-        pytest = theirs.Pytest(python, given.options, folder)
-        ways = [pytest.strategy(side, tree, tops) for side, tree in trees.items()]
+        origins = {theirs.top_of(given.project), *(tree.origin for tree in trees.values())}
+        pytest = theirs.Pytest(python, given.options, folder / "bytecode")
+        ways = [pytest.strategy(side, tree, origins) for side, tree in trees.items()]
         for way, tree in zip(ways, trees.values(), strict=True):
             theirs.collect(way, tree, console)
         if ask(python)["versions"]["pytest-xdist"]:

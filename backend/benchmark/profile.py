@@ -112,8 +112,9 @@ def suite(given: argparse.Namespace, folder: Path, console: Console) -> Strategy
     if not given.project:
         return Strategy("profile", options=tuple(given.options))
     python = theirs.interpreter(given.project, given.python)
-    tree = theirs.as_it_is(given.project)
-    strategy = theirs.Pytest(python, given.options, folder).strategy("profile", tree, [tree.top])
+    tree = theirs.copied(given.project, folder)
+    pytest = theirs.Pytest(python, given.options, folder / "bytecode")
+    strategy = pytest.strategy("profile", tree, [tree.origin])
     theirs.collect(strategy, tree, console)
     return strategy
 
@@ -133,7 +134,7 @@ def main() -> int:
     console = Console(width=None if sys.stdout.isatty() else 100)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is cancelled cleans up
     try:
-        with tempfile.TemporaryDirectory(prefix="profile-") as folder:
+        with tempfile.TemporaryDirectory(prefix="profile-", ignore_cleanup_errors=True) as folder:
             show(profile(suite(given, Path(folder), console), console), console)
     except KeyboardInterrupt:
         return 130

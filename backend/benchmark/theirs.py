@@ -1,8 +1,8 @@
-"""Other people's projects: run by their own pytest, in trees in which nothing is left behind.
+"""Other people's projects: run by their own pytest, in temporary copies of their trees.
 
-A tree is a revision of the project's repository, checked out into a temporary folder, or a folder
-as it is. A checkout is a clone that shares the repository's objects: nothing is written into the
-repository, so that there is nothing to remove from it, whatever happens.
+A tree is a revision of the project's repository, or a folder as it is. A revision is checked out in
+a clone that shares the repository's objects, a folder is copied. Nothing is ever written into what
+is theirs, so that there is nothing to remove from it, whatever the tests do and however they end.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from benchmark.interpreter import ask
 from benchmark.runs import Run, Strategy, StrategyFailedError, bar, run
 
 SCRIPTS = "Scripts/python.exe" if os.name == "nt" else "bin/python"
+# What a copy of a folder leaves out, besides environments and caches, which mark themselves.
+LEFT_OUT = {".git", "__pycache__", "node_modules"}
+MARKS = ("pyvenv.cfg", "CACHEDIR.TAG")
 CHECKOUT = (
     "A checkout has what git tracks, and the .env files. If the tests need more, give a folder "
     "in the place of the revision."
@@ -33,11 +37,12 @@ class CannotRunError(Exception):
 
 @dataclass(frozen=True)
 class Tree:
-    """A folder in which pytest is run, and the top of the repository or folder that it is in."""
+    """A folder in which pytest is run, the top of the copy that it is in, and what was copied."""
 
     what: str
     folder: Path
     top: Path
+    origin: Path
     hint: str = ""
 
 
@@ -58,44 +63,65 @@ def git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, 1, "", str(error))
 
 
-def as_it_is(folder: Path) -> Tree:
-    """Return a folder as a tree."""
+def top_of(folder: Path) -> Path:
+    """Return the top of the repository that a folder is in, or else the folder."""
     top = git(folder, "rev-parse", "--show-toplevel").stdout.strip()
-    return Tree(f"{folder}", folder.resolve(), Path(top or folder).resolve())
+    return Path(top or folder).resolve()
 
 
 def tree(project: Path, which: str, temporary: Path) -> Tree:
-    """Return a revision of the project, checked out into a new folder, or else a folder."""
+    """Return a revision of the project, or else a folder, in a temporary folder."""
     commit = git(project, "rev-parse", "--verify", "--quiet", f"{which}^{{commit}}")
     if not commit.returncode:
-        return checkout(as_it_is(project), which, commit.stdout.strip(), temporary)
+        return checkout(project, which, commit.stdout.strip(), temporary)
     if Path(which).is_dir():
-        return as_it_is(Path(which))
+        return copied(Path(which), temporary)
     raise CannotRunError(f"{which} is neither a revision of {project} nor a folder.")
 
 
-def checkout(project: Tree, revision: str, commit: str, temporary: Path) -> Tree:
+def checkout(project: Path, revision: str, commit: str, temporary: Path) -> Tree:
     """Check a commit out, with the .env files that lie beside the project's own code."""
-    top = temporary / project.top.name  # the name may be that of a package
-    shared = ("--quiet", "--shared", "--no-checkout", str(project.top), str(top))
-    for done in (git(project.top, "clone", *shared), git(top, "checkout", "--quiet", commit)):
+    origin = top_of(project)
+    top = temporary / origin.name  # the name may be that of a package
+    shared = ("--quiet", "--shared", "--no-checkout", str(origin), str(top))
+    for done in (git(origin, "clone", *shared), git(top, "checkout", "--quiet", commit)):
         if done.returncode:
             raise CannotRunError(f"{revision} cannot be checked out: {done.stderr}")
-    place = project.folder.relative_to(project.top)
-    for folder in {project.top, project.folder}:
-        for settings in folder.glob(".env*"):
-            copy = top / settings.relative_to(project.top)
-            if settings.is_file() and copy.parent.is_dir() and not copy.exists():
-                shutil.copy(settings, copy)
+    place = project.resolve().relative_to(origin)
     if not (top / place).is_dir():
         raise CannotRunError(f"{revision} has no folder {place}.")
-    return Tree(f"{revision} ({commit[:8]})", top / place, top, CHECKOUT)
+    for folder in {Path(), place}:
+        for settings in (origin / folder).glob(".env*"):
+            if settings.is_file() and not (top / folder / settings.name).exists():
+                shutil.copy(settings, top / folder)
+    return Tree(f"{revision} ({commit[:8]})", top / place, top, origin, CHECKOUT)
+
+
+def copied(folder: Path, temporary: Path) -> Tree:
+    """Copy a folder, with all of the repository that it is in."""
+    origin = top_of(folder)
+    top = temporary / origin.name
+    with suppress(shutil.Error):  # what cannot be read, such as a database's data, no test reads
+        shutil.copytree(origin, top, symlinks=True, ignore=left_out)
+    return Tree(f"{folder}", top / folder.resolve().relative_to(origin), top, origin)
+
+
+def left_out(folder: str, names: list[str]) -> list[str]:
+    """Return what is not copied: it is large, or made anew, or no file at all."""
+    return [
+        name
+        for path, name in ((Path(folder, name), name) for name in names)
+        if name in LEFT_OUT
+        or any((path / mark).exists() for mark in MARKS)
+        or not (path.is_file() or path.is_dir() or path.is_symlink())
+    ]
 
 
 def interpreter(project: Path, given: Path | None) -> Path:
     """Return the interpreter that was given, or else that of the project's virtual environment."""
-    folders = [project.resolve(), *project.resolve().parents]
-    found = (folder / name / SCRIPTS for folder in folders for name in (".venv", "venv"))
+    folder, top = project.resolve(), top_of(project)
+    folders = [each for each in (folder, *folder.parents) if each.is_relative_to(top)]
+    found = (each / name / SCRIPTS for each in folders for name in (".venv", "venv"))
     python = given or next((path for path in found if path.exists()), None)
     if python is None:
         raise CannotRunError(f"{project} has no .venv: say --python with the one that has pytest.")
@@ -106,20 +132,18 @@ def interpreter(project: Path, given: Path | None) -> Path:
 
 @dataclass(frozen=True)
 class Pytest:
-    """A project's own pytest: its interpreter, options, and where it keeps what it keeps."""
+    """A project's own pytest: its interpreter and options, and where their bytecode is kept.
+
+    The bytecode has a folder of its own because an environment may be part of the project's tree.
+    """
 
     python: Path
     options: Sequence[str]
-    temporary: Path
+    bytecode: Path
 
-    def strategy(self, name: str, tree: Tree, tops: Sequence[Path]) -> Strategy:
-        """Return the way to run it in a tree; the project may be installed from one of `tops`."""
-        kept = self.temporary / f"{name}-keeps"
-        kept.mkdir()
-        cache = (
-            f"{os.environ.get('PYTEST_ADDOPTS', '')} -o cache_dir={shlex.quote(f'{kept}/cache')}"
-        )
-        path = [*self.own_modules(tree, tops), os.environ.get("PYTHONPATH", "")]
+    def strategy(self, name: str, tree: Tree, origins: Collection[Path]) -> Strategy:
+        """Return the way to run it in a tree; it may be installed from one of the origins."""
+        path = [*self.own_modules(tree, origins), os.environ.get("PYTHONPATH", "")]
         return Strategy(
             name,
             options=tuple(self.options),
@@ -127,24 +151,22 @@ class Pytest:
             tests=None,
             folder=tree.folder,
             variables=(
-                ("COVERAGE_FILE", str(kept / ".coverage")),
-                ("PYTEST_ADDOPTS", cache.strip()),
                 ("PYTHONDONTWRITEBYTECODE", ""),
-                ("PYTHONPYCACHEPREFIX", str(self.temporary / "bytecode")),
+                ("PYTHONPYCACHEPREFIX", str(self.bytecode)),
                 ("PYTHONPATH", os.pathsep.join(path)),
             ),
         )
 
-    def own_modules(self, tree: Tree, tops: Sequence[Path]) -> Iterator[str]:
+    def own_modules(self, tree: Tree, origins: Collection[Path]) -> Iterator[str]:
         """Yield where the tree has what the interpreter would take from another one.
 
         A project that is installed in editable mode is found where it was installed from: without
         these, a checkout's tests would test the code beside it.
         """
         for path in map(Path, ask(self.python)["path"]):
-            for top in tops:
-                if path.resolve().is_relative_to(top) and "site-packages" not in path.parts:
-                    own = tree.top / path.resolve().relative_to(top)
+            for origin in origins:
+                if path.resolve().is_relative_to(origin) and "site-packages" not in path.parts:
+                    own = tree.top / path.resolve().relative_to(origin)
                     if own.is_dir():
                         yield str(own)
 

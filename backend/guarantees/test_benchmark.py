@@ -189,6 +189,7 @@ def profiled(project: Project) -> str:
 
 
 def test_the_profile_of_a_suite_that_hashes_says_so_first(project: Project) -> None:
+    project.write("pytest.ini", "[pytest]\naddopts = -n 2\n")
     project.write(
         "tests/test_it.py",
         """

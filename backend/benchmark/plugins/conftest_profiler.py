@@ -205,6 +205,12 @@ class Profiler:
         self.path.write_text(json.dumps(result), encoding="utf-8")
 
 
+def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) -> None:
+    """Profile one process, also where the project's settings ask for many."""
+    if early_config.pluginmanager.hasplugin("xdist"):
+        args.append("-n0")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Profile this run."""
     started = float(os.environ["PROFILE_STARTED"])
