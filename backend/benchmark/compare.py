@@ -27,7 +27,6 @@ from benchmark.interpreter import NoInterpreterError, ask, circumstances
 from benchmark.outcomes import Sides
 from benchmark.profile import profile, show_advice
 from benchmark.runs import BACKEND, TESTS, Rounds, Strategy, check, rounds
-from benchmark.server import server_url
 
 
 def reference(workers: int, options: Sequence[str]) -> list[Strategy]:
@@ -162,6 +161,9 @@ def main() -> int:
             with their_own(given, console) as ways:
                 done = rounds(ways, given.rounds, console, theirs.usable)
                 return report(done, given, console)
+        # The conftest imports the application, which only this repository's suite needs.
+        from benchmark.server import server_url  # noqa: PLC0415
+
         # One server for all runs, started before the first, so that no strategy pays for its start.
         os.environ["TEST_DATABASE_URL"] = server_url().render_as_string(hide_password=False)
         ways = reference(given.workers, given.options)
