@@ -58,11 +58,11 @@ def their_own(given: argparse.Namespace, console: Console) -> Iterator[list[Stra
         origins = {theirs.top_of(given.project), *(tree.origin for tree in trees.values())}
         pytest = theirs.Pytest(python, given.options, folder / "bytecode")
         ways = [pytest.strategy(side, tree, origins) for side, tree in trees.items()]
-        for way, tree in zip(ways, trees.values(), strict=True):
-            theirs.collect(way, tree, console)
-        if ask(python)["versions"]["pytest-xdist"]:
-            ways.append(replace(ways[1], name="parallel", workers=given.workers))
-        yield ways
+        each = zip(ways, trees.values(), strict=True)
+        before, after = (theirs.collect(way, tree, console) for way, tree in each)
+        parallel = replace(after, name=theirs.PARALLEL, workers=given.workers)
+        is_possible = ask(python)["versions"]["pytest-xdist"] and not after.workers
+        yield [before, after, parallel] if is_possible else [before, after]
 
 
 def summary(done: Rounds, python: Path) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def profile(strategy: Strategy, console: Console) -> dict[str, Any]:
             variables=(*strategy.variables, *now),
         )
         result = run(profiled, progress, progress.add_task("profile", total=None))
-        theirs.usable(replace(profiled, workers=0), result)
+        theirs.usable(profiled, result)
         written: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
         return written
 
@@ -115,8 +115,7 @@ def suite(given: argparse.Namespace, folder: Path, console: Console) -> Strategy
     tree = theirs.copied(given.project, folder)
     pytest = theirs.Pytest(python, given.options, folder / "bytecode")
     strategy = pytest.strategy("profile", tree, [tree.origin])
-    theirs.collect(strategy, tree, console)
-    return strategy
+    return theirs.collect(strategy, tree, console)
 
 
 def main() -> int:

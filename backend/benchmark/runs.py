@@ -68,6 +68,7 @@ class Run:
     exit_code: int
     output: str
     collected: int = 0
+    workers: int = 0
     tests: dict[str, Case] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
 
@@ -166,6 +167,7 @@ def read_record(result: Run, record: Path) -> None:
             test = Case(line["outcome"], fixtures_s, line.get("call", 0), line.get("why", ""))
             result.tests[line["test"]] = test
         result.collected = line.get("tests", result.collected)
+        result.workers = line.get("workers", result.workers)
         result.counters.update(line.get("counters", {}))
 
 

@@ -25,6 +25,7 @@ SCRIPTS = "Scripts/python.exe" if os.name == "nt" else "bin/python"
 # What a copy of a folder leaves out, besides environments and caches, which mark themselves.
 LEFT_OUT = {".git", "__pycache__", "node_modules"}
 MARKS = ("pyvenv.cfg", "CACHEDIR.TAG")
+PARALLEL = "parallel"
 CHECKOUT = (
     "A checkout has what git tracks, and the .env files. If the tests need more, give a folder "
     "in the place of the revision."
@@ -171,11 +172,11 @@ class Pytest:
                         yield str(own)
 
 
-def collect(strategy: Strategy, tree: Tree, console: Console) -> None:
-    """Let pytest collect the tests of a tree, and refuse one where it cannot.
+def collect(strategy: Strategy, tree: Tree, console: Console) -> Strategy:
+    """Let pytest collect the tests of a tree; return on how many workers its settings run them.
 
-    It takes seconds where a run may take minutes, and leaves bytecode of everything that the tests
-    import, so that no run pays for it.
+    A tree where pytest cannot is refused. It takes seconds where a run may take minutes, and leaves
+    bytecode of everything that the tests import, so that no run pays for it.
     """
     with bar(console) as progress:
         collecting = replace(strategy, options=(*strategy.options, "--collect-only"))
@@ -184,6 +185,7 @@ def collect(strategy: Strategy, tree: Tree, console: Console) -> None:
     if result.exit_code not in (0, 1) or not result.collected:
         message = refusal(collecting, result, "cannot start")
         raise CannotRunError(f"{message}\n{tree.hint}".rstrip())
+    return replace(strategy, workers=result.workers)
 
 
 def usable(strategy: Strategy, result: Run, _wanted: set[str] | None = None) -> None:
@@ -195,7 +197,7 @@ def usable(strategy: Strategy, result: Run, _wanted: set[str] | None = None) -> 
     if result.exit_code in (0, 1) and result.passed:
         return
     message = refusal(strategy, result, "has passed no test" if result.tests else "did not run")
-    raise StrategyFailedError(message) if strategy.workers else CannotRunError(message)
+    raise StrategyFailedError(message) if strategy.name == PARALLEL else CannotRunError(message)
 
 
 def refusal(strategy: Strategy, result: Run, what: str) -> str:

@@ -113,7 +113,11 @@ class Repository:
         files = {path: path.read_bytes() for path in self.path.rglob("*") if path.is_file()}
         # `git status` itself writes the index anew.
         known = {path: data for path, data in files.items() if path.name != "index"}
-        return [self.git(*arguments) for arguments in asked], known, [*self.temporary.iterdir()]
+        return (
+            [self.git(*arguments) for arguments in asked],
+            known,
+            [*self.temporary.glob("*-????????")],
+        )
 
     def command(self, module: str, *arguments: str | Path) -> list[str | Path]:
         """Return the command of a comparison or a profile."""
@@ -357,10 +361,10 @@ def test_two_tests_with_one_bare_id_are_two(tmp_path: Path) -> None:
 def test_a_test_that_fails_now_and_then_is_named() -> None:
     runs = [Run(1, 0, "", tests={"a": Case(outcome, 0, 0)}) for outcome in ("passed", "failed")]
 
-    sides = Sides("before", "after", runs, runs[:1])
+    sides = Sides("before", "after", runs, runs)
 
     assert sides.compared == []
-    assert [*sides.different] == [("passed or failed", "passed")]
+    assert [*sides.different] == [("passed or failed", "passed or failed")]
 
 
 OLD = """
@@ -417,3 +421,14 @@ def test_an_adopted_conftest_gets_its_table(project: Project, spare_database: st
     assert before["ddl"] > after["ddl"]
     assert figures["ratio"] == pytest.approx(before["median_s"] / after["median_s"], abs=0.01)
     assert "What to fix next, by one run under the profiler:\n1. " in result.stdout
+
+
+def test_settings_that_ask_for_workers_get_no_further_column(tmp_path: Path) -> None:
+    theirs = Repository(tmp_path, Path(sys.executable))
+    settings = {"pytest.ini": "[pytest]\naddopts = -n 2\n", "test_it.py": "def test_it(): pass"}
+    theirs.commit(settings, "both")
+
+    result = theirs.compare("--before", "both")
+
+    assert result.returncode == 0, result.stdout
+    assert re.search(r"│ before -n 2 .*\n│ after -n 2 .*\n└", result.stdout), result.stdout

@@ -49,9 +49,10 @@ class Recorder:
             file.write(json.dumps(line) + "\n")
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Write how many tests there are to come."""
+        """Write how many tests there are to come, and for how many workers."""
         if session.items and not self.is_worker:
-            self._write({"tests": len(session.items)})
+            workers = getattr(self.config.option, "numprocesses", None) or 0
+            self._write({"tests": len(session.items), "workers": workers})
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Write a test's outcome, with the seconds of its three phases, once it is over."""
