@@ -289,11 +289,12 @@ import os, pathlib, pytest, time
 @pytest.fixture
 def server():
     mark = pathlib.Path(os.environ["MARKS"], "running")
-    mark.touch()
-    yield
+    yield mark
     mark.rename(mark.with_name("torn down"))
 
-def test_waits(server): time.sleep(3600)
+def test_waits(server):
+    server.touch()
+    time.sleep(3600)
 """
     repository.commit({"tests/test_waits.py": waits}, "waits")
     before = repository.state()
