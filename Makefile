@@ -94,7 +94,7 @@ model: $(READY) ## How far workers and shards go: wall times of larger suites; w
 ##@ Comparison
 
 .PHONY: compare
-compare: $(READY) ## The same tests before and after: a table of what the conftest gains
+compare: $(READY) ## Before and after, in a table; of your own project: ARGS="PROJECT --before main --after HEAD"
 	$(BIN)/python -m benchmark.compare $(ARGS)
 
 .PHONY: summary
@@ -106,7 +106,7 @@ isolation: $(READY) ## What isolation costs a test, beside bare BEGIN and ROLLBA
 	$(BIN)/python -m benchmark.isolation
 
 .PHONY: profile
-profile: $(READY) ## Where the time of a suite goes, and what to fix next; any suite: ARGS="TESTS"
+profile: $(READY) ## Where the time of a suite goes, and what to fix next; of your own project: ARGS="PROJECT"
 	$(BIN)/python -m benchmark.profile $(ARGS)
 
 .PHONY: benchmark

@@ -21,8 +21,9 @@ from typing import Any
 from rich.console import Console
 
 from benchmark import charts, sheets
+from benchmark.interpreter import circumstances
 from benchmark.isolation import isolation, whole_tests
-from benchmark.runs import BACKEND, Rounds, Strategy, circumstances, lines, rounds
+from benchmark.runs import BACKEND, Rounds, Strategy, lines, rounds
 from benchmark.server import server_url, server_version
 from benchmark.strategies import OURS, STRATEGIES
 

@@ -1,14 +1,15 @@
 """Say where the time of a test run goes, and what to do about the dearest of it.
 
-`make profile` profiles this repository's suite, `make profile ARGS="TESTS --python PYTHON"` any
-other. Calls are timed one by one, which costs what the last line says.
+Alone, it profiles this repository's suite. With PROJECT, the folder in which you type pytest, it
+profiles your own pytest, and leaves nothing there. What follows `--` goes to pytest. Calls are
+timed one by one, which costs what the last line says.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
+import signal
 import sys
 import tempfile
 import time
@@ -19,7 +20,9 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from benchmark.runs import PLUGINS, TESTS, Strategy, command, environment, root
+from benchmark import theirs
+from benchmark.interpreter import NoInterpreterError
+from benchmark.runs import PLUGINS, Strategy, bar, run
 
 PROFILER = PLUGINS / "conftest_profiler.py"
 ADVICE = {
@@ -67,25 +70,18 @@ def advice(found: list[Cost]) -> list[str]:
     ]
 
 
-def profile(strategy: Strategy) -> dict[str, Any]:
+def profile(strategy: Strategy, console: Console) -> dict[str, Any]:
     """Run a strategy once under the profiler and return what it wrote."""
-    profiled = replace(strategy, plugins=(*strategy.plugins, PROFILER))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, bar(console) as progress:
         record = Path(folder, "profile.json")
-        result = subprocess.run(  # noqa: S603 - our own command
-            command(profiled),
-            cwd=root(strategy.tests),
-            env={
-                **environment(profiled, Path(folder, "record.jsonl")),
-                "PROFILE_FILE": str(record),
-                "PROFILE_STARTED": str(time.time()),
-            },
-            capture_output=True,
-            text=True,
-            check=False,
+        now = ("PROFILE_FILE", str(record)), ("PROFILE_STARTED", str(time.time()))
+        profiled = replace(
+            strategy,
+            plugins=(*strategy.plugins, PROFILER),
+            variables=(*strategy.variables, *now),
         )
-        if not record.exists():
-            sys.exit(f"{result.stdout}{result.stderr}\nThe run has no profile: see above.")
+        result = run(profiled, progress, progress.add_task("profile", total=None))
+        theirs.usable(profiled, result)
         written: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
         return written
 
@@ -111,20 +107,41 @@ def show_advice(profiled: dict[str, Any], console: Console) -> None:
         console.print(f"{number}. {line}", markup=False, highlight=False)
 
 
-def main() -> None:
+def suite(given: argparse.Namespace, folder: Path, console: Console) -> Strategy:
+    """Return the way to run the suite that is to be profiled, once it is known to start."""
+    if not given.project:
+        return Strategy("profile", options=tuple(given.options))
+    python = theirs.interpreter(given.project, given.python)
+    tree = theirs.copied(given.project, folder)
+    pytest = theirs.Pytest(python, given.options, folder / "bytecode")
+    strategy = pytest.strategy("profile", tree, [tree.origin])
+    return theirs.collect(strategy, tree, console)
+
+
+def main() -> int:
     """Profile and print."""
-    parser = argparse.ArgumentParser(prog="profile", description=__doc__)
-    parser.add_argument("tests", nargs="?", type=Path, default=TESTS)
-    parser.add_argument(
-        "--python", type=Path, default=sys.executable, help="the interpreter that has the project"
+    arguments, options = theirs.split(sys.argv[1:])
+    parser = argparse.ArgumentParser(
+        prog="profile", description=__doc__, usage="profile [options] [PROJECT] [-- PYTEST OPTIONS]"
     )
-    given = parser.parse_args()
-    for path in (given.tests, given.python):
+    parser.add_argument("project", nargs="?", type=Path, metavar="PROJECT")
+    parser.add_argument("--python", type=Path, help="PROJECT's interpreter, else that of its .venv")
+    given = parser.parse_args(arguments, argparse.Namespace(options=options))
+    for path in filter(None, (given.project, given.python)):
         if not path.exists():
             parser.error(f"{path} does not exist")
-    suite = Strategy("profile", (), options=(), python=given.python, tests=given.tests)
-    show(profile(suite), Console(width=None if sys.stdout.isatty() else 100))
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is cancelled cleans up
+    try:
+        with tempfile.TemporaryDirectory(prefix="profile-", ignore_cleanup_errors=True) as folder:
+            show(profile(suite(given, Path(folder), console), console), console)
+    except KeyboardInterrupt:
+        return 130
+    except (theirs.CannotRunError, NoInterpreterError) as error:
+        console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

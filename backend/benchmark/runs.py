@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import platform
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from statistics import linear_regression, median
 from typing import Any
@@ -29,22 +29,35 @@ from rich.progress import (
 BACKEND = Path(__file__).resolve().parent.parent
 TESTS = BACKEND / "tests"
 PLUGINS = BACKEND / "benchmark" / "plugins"
-PACKAGES = ("pytest", "pytest-asyncio", "pytest-xdist", "sqlalchemy", "asyncpg", "fastapi", "httpx")
+PATIENCE = 10  # seconds for an interrupted run to end by itself
 
 
 @dataclass(frozen=True)
 class Strategy:
     """A way to run the tests: with which plugins in the place of the conftest, on how many workers.
 
-    A plugin's fixtures go before those of the same name in the plugins to its left.
+    A plugin's fixtures go before those of the same name in the plugins to its left. Options are
+    pytest's. Without `tests`, pytest runs what the settings of the folder say.
     """
 
     name: str
-    plugins: tuple[Path, ...]
+    plugins: tuple[Path, ...] = ()
     workers: int = 0
     options: tuple[str, ...] = ("--noconftest",)
     python: Path = Path(sys.executable)
-    tests: Path = TESTS
+    tests: Path | None = TESTS
+    folder: Path = BACKEND.parent
+    variables: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass
+class Case:
+    """What became of a test, in the words of pytest's summary, and what it cost."""
+
+    outcome: str
+    fixtures_s: float
+    call_s: float
+    why: str = ""
 
 
 @dataclass
@@ -54,11 +67,19 @@ class Run:
     wall_s: float
     exit_code: int
     output: str
-    passed: set[str] = field(default_factory=set)
-    failed: set[str] = field(default_factory=set)
-    fixtures_s: float = 0.0
-    tests_s: float = 0.0
+    collected: int = 0
+    workers: int = 0
+    tests: dict[str, Case] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> set[str]:
+        """The tests that passed."""
+        return {name for name, test in self.tests.items() if test.outcome == "passed"}
+
+    def end(self, lines: int) -> str:
+        """Return the last lines of the output."""
+        return "\n".join(self.output.rstrip().splitlines()[-lines:])
 
 
 class StrategyFailedError(Exception):
@@ -79,25 +100,23 @@ def command(strategy: Strategy) -> list[str]:
     names = [*(importable(plugin)[0] for plugin in strategy.plugins), "conftest_recorder"]
     plugins = [f"-p{name}" for name in names]
     workers = [f"-n{strategy.workers}"] * bool(strategy.workers)
-    python, tests = str(strategy.python.absolute()), str(strategy.tests.resolve())
-    options = [*plugins, *workers, *strategy.options]
-    return [python, "-m", "pytest", *options, "-q", "--no-header", tests]
+    tests = [str(strategy.tests.resolve())] if strategy.tests else []
+    options = [*plugins, *strategy.options, *workers]
+    return [str(strategy.python.absolute()), "-m", "pytest", *options, "-q", "--no-header", *tests]
 
 
 def environment(strategy: Strategy, record: Path) -> dict[str, str]:
-    """Return the variables of a strategy's process."""
+    """Return the variables of a strategy's process: ours, as if its interpreter were activated."""
+    given = {**os.environ, **dict(strategy.variables)}
     folders = dict.fromkeys(str(importable(plugin)[1]) for plugin in strategy.plugins)
-    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    others = [path for path in given if path and Path(path).resolve() != BACKEND]
-    paths = os.pathsep.join([*folders, str(PLUGINS), *others])
-    return {**os.environ, "PYTHONPATH": paths, "RECORDER_FILE": str(record)}
-
-
-def root(tests: Path) -> Path:
-    """Return the folder from which a project runs its tests: the one of its pytest settings."""
-    above = tests.resolve().parents
-    settings = ("pyproject.toml", "pytest.ini", "setup.cfg", "tox.ini")
-    return next((each for each in above if any((each / n).exists() for n in settings)), above[0])
+    own = given.get("PYTHONPATH", "").split(os.pathsep)
+    others = [path for path in own if path and Path(path).resolve() != BACKEND]
+    return {
+        **given,
+        "PATH": os.pathsep.join([str(strategy.python.absolute().parent), given.get("PATH", "")]),
+        "PYTHONPATH": os.pathsep.join([*folders, str(PLUGINS), *others]),
+        "RECORDER_FILE": str(record),
+    }
 
 
 def run(strategy: Strategy, progress: Progress, task: TaskID) -> Run:
@@ -106,44 +125,59 @@ def run(strategy: Strategy, progress: Progress, task: TaskID) -> Run:
         record, output = Path(folder, "record.jsonl"), Path(folder, "output.txt")
         record.touch()
         started = time.perf_counter()
-        with output.open("w") as stdout:
+        with output.open("w") as stdout, record.open(encoding="utf-8") as so_far:
             process = subprocess.Popen(  # noqa: S603 - our own command
                 command(strategy),
-                cwd=root(strategy.tests),
+                cwd=strategy.folder,
                 env=environment(strategy, record),
+                stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,  # so that Ctrl-C reaches it once, from here
             )
             try:
                 while process.poll() is None:
-                    progress.update(task, completed=record.read_text().count('"test"'))
+                    progress.advance(task, so_far.read().count('"test"'))
                     time.sleep(0.02)
             except BaseException:
-                process.terminate()
-                process.wait()
+                end(process)
                 raise
-        wall = time.perf_counter() - started
-        result = Run(wall, process.returncode, output.read_text())
+        result = Run(time.perf_counter() - started, process.returncode, output.read_text())
         read_record(result, record)
-    progress.update(task, completed=len(result.passed) + len(result.failed))
+    progress.update(task, completed=len(result.tests))
     return result
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a run as Ctrl-C would, so that its fixtures clean up, or by force if it goes on."""
+    for _ in range(2):  # the first one is lost where it arrives while an object is finalized
+        with suppress(ValueError):  # Windows sends no such signal to one process
+            process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE)
+    process.kill()
+    process.wait()
 
 
 def read_record(result: Run, record: Path) -> None:
     """Add to a run what the recorder wrote of it."""
-    for line in map(json.loads, record.read_text().splitlines()):
+    for line in map(json.loads, record.read_text(encoding="utf-8").splitlines()):
         if "test" in line:
-            (result.failed if "failed" in line else result.passed).add(line["test"])
-            result.fixtures_s += line.get("setup", 0) + line.get("teardown", 0)
-            result.tests_s += line.get("call", 0)
+            fixtures_s = line.get("setup", 0) + line.get("teardown", 0)
+            test = Case(line["outcome"], fixtures_s, line.get("call", 0), line.get("why", ""))
+            result.tests[line["test"]] = test
+        result.collected = line.get("tests", result.collected)
+        result.workers = line.get("workers", result.workers)
         result.counters.update(line.get("counters", {}))
+
+
+Check = Callable[[Strategy, Run, set[str] | None], None]
 
 
 def check(strategy: Strategy, result: Run, wanted: set[str] | None) -> None:
     """Refuse a run that failed, or that did not pass exactly the wanted tests."""
-    if result.exit_code or result.failed or not result.passed:
-        tail = "\n".join(result.output.splitlines()[-40:])
-        message = f"{strategy.name} failed with exit code {result.exit_code}:\n{tail}"
+    if result.exit_code or not result.passed or len(result.passed) < len(result.tests):
+        message = f"{strategy.name} failed with exit code {result.exit_code}:\n{result.end(40)}"
         raise StrategyFailedError(message)
     if wanted is not None and result.passed != wanted:
         missing = sorted(wanted - result.passed)
@@ -169,20 +203,27 @@ class Rounds:
         }
 
 
-def rounds(strategies: Sequence[Strategy], count: int, console: Console) -> Rounds:
-    """Run the strategies in turn, `count` times; one that fails is not run again.
-
-    The tests that the first of them passes are those that all others have to pass.
-    """
-    done = Rounds({strategy: [] for strategy in strategies})
-    wanted: set[str] | None = None
+def bar(console: Console) -> Progress:
+    """Return a live bar for runs."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    return Progress(*columns, console=console, transient=True)
+
+
+def rounds(
+    strategies: Sequence[Strategy], count: int, console: Console, accepted: Check = check
+) -> Rounds:
+    """Run the strategies in turn, `count` times; one that fails is not run again.
+
+    The tests that the first of them passes are those that `check` wants of all others.
+    """
+    done = Rounds({strategy: [] for strategy in strategies})
+    wanted: set[str] | None = None
+    with bar(console) as progress:
         try:
             for number, strategy in schedule(done, count):
                 title = f"round {number}/{count}: {strategy.name}{time_left(done, count)}"
@@ -190,7 +231,7 @@ def rounds(strategies: Sequence[Strategy], count: int, console: Console) -> Roun
                 result = run(strategy, progress, task)
                 progress.remove_task(task)
                 try:
-                    check(strategy, result, wanted)
+                    accepted(strategy, result, wanted)
                 except StrategyFailedError as error:
                     done.problems[strategy] = str(error)
                 else:
@@ -221,18 +262,20 @@ def time_left(done: Rounds, count: int) -> str:
 def figures(strategy: Strategy, runs: list[Run]) -> dict[str, Any]:
     """Return the figures of one strategy."""
     walls = [run.wall_s for run in runs]
-    tests, counters = len(runs[-1].passed), runs[-1].counters
-    shares = [run.fixtures_s / (run.fixtures_s + run.tests_s) for run in runs]
+    ran = sum(test.outcome != "skipped" for test in runs[-1].tests.values())
+    fixtures = [sum(test.fixtures_s for test in run.tests.values()) for run in runs]
+    calls = [sum(test.call_s for test in run.tests.values()) for run in runs]
+    shares = [setup / (setup + call) for setup, call in zip(fixtures, calls, strict=True)]
     return {
-        "passed": tests,
+        "passed": len(runs[-1].passed),
         "workers": strategy.workers or 1,
         "wall_s": [round(wall, 3) for wall in walls],
         "median_s": round(median(walls), 3),
-        "ms_per_test": round(median(walls) * 1000 / tests, 2),
+        "ms_per_test": round(median(walls) * 1000 / ran, 2),
         "fixture_share": round(median(shares), 3),
-        "fixtures_ms": round(median(run.fixtures_s for run in runs) * 1000 / tests, 2),
-        "ddl": counters.get("ddl", 0),
-        "connections": counters.get("connections", 0),
+        "fixtures_ms": round(median(fixtures) * 1000 / ran, 2),
+        "ddl": runs[-1].counters.get("ddl"),
+        "connections": runs[-1].counters.get("connections"),
     }
 
 
@@ -255,15 +298,3 @@ def lines(walls: list[dict[str, float]]) -> dict[str, dict[str, float | None]]:
             "pays_from": pays_from,
         }
     return found
-
-
-def circumstances() -> dict[str, Any]:
-    """Return the machine and the versions that the figures hold for."""
-    return {
-        "machine": {
-            "system": platform.platform(),
-            "cpus": os.cpu_count(),
-            "python": platform.python_version(),
-        },
-        "versions": {name: version(name) for name in PACKAGES},
-    }

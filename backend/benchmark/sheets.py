@@ -62,12 +62,15 @@ def comparison(result: dict[str, Any]) -> Sheet:
             f"{before['median_s'] / row['median_s']:.1f} x" if before else "",
             f"{row['ms_per_test']:.1f}",
             f"{row['fixture_share']:.0%}",
-            f"{row['ddl']}",
-            f"{row['connections']}",
+            *(
+                f"{row[count]}" if row[count] is not None else ""
+                for count in ("ddl", "connections")
+            ),
         )
         for name, row in result["strategies"].items()
     ]
-    return Sheet(f"{result['tests']} tests, the same ones under each conftest", columns, rows)
+    which = result.get("which", "the same ones under each conftest")
+    return Sheet(f"{result['tests']} tests, {which}", columns, rows)
 
 
 def ladder(figures: dict[str, Any]) -> Sheet:

@@ -18,10 +18,11 @@ from guarantees.conftest import HERE, Project
 
 RECORD = """
 {"tests": 2}
-{"test": "a", "setup": 0.25, "call": 0.5, "teardown": 0.25}
-{"test": "b", "setup": 0.25, "call": 0.5, "teardown": 0.25}
+{"test": "a", "outcome": "passed", "setup": 0.25, "call": 0.5, "teardown": 0.25}
+{"test": "b", "outcome": "passed", "setup": 0.25, "call": 0.5, "teardown": 0.25}
 {"counters": {"ddl": 7, "connections": 3}}
 """
+FAILED = RECORD.replace('"b", "outcome": "passed"', '"b", "outcome": "failed"')
 PAGE = HERE.parent.parent / "docs" / "benchmarks" / "README.md"
 STRATEGY = runs.Strategy("this", ())
 
@@ -69,7 +70,7 @@ def test_the_time_left_is_the_sum_of_the_runs_to_come(tmp_path: Path) -> None:
     ("record", "exit_code", "problem"),
     [
         pytest.param(RECORD, 1, "this failed with exit code 1", id="exit code"),
-        pytest.param(RECORD.replace('"b"', '"b", "failed": 1'), 0, "this failed", id="failed test"),
+        pytest.param(FAILED, 0, "this failed", id="failed test"),
         pytest.param('{"tests": 0}', 0, "this failed", id="no test"),
         pytest.param(RECORD.replace('"b"', '"a"'), 0, "missing: ['b']; added: []", id="fewer"),
         pytest.param(RECORD.replace('"b"', '"c"'), 0, "missing: ['b']; added: ['c']", id="other"),
@@ -102,7 +103,7 @@ def pytest_runtest_call(item):
     project.write("tests/test_it.py", "def test_a(): pass\ndef test_b(): pass")
     monkeypatch.delenv("PYTHONPATH", raising=False)
     works, breaks = (
-        runs.Strategy(name, (project.path / f"{name}.py",), tests=project.path / "tests")
+        runs.Strategy(name, (project.path / f"{name}.py",), tests=None, folder=project.path)
         for name in ("works", "breaks")
     )
 
@@ -178,7 +179,7 @@ def test_the_page_shows_the_figures_of_a_file() -> None:
 def profiled(project: Project) -> str:
     """Return what `make profile` prints of a project that is not ours."""
     return subprocess.run(  # noqa: S603 - our own command
-        [sys.executable, "-m", "benchmark.profile", project.path / "tests"],
+        [sys.executable, "-m", "benchmark.profile", project.path, "--python", sys.executable],
         cwd=HERE.parent,
         env={**project.environment, "PYTHONPATH": str(HERE.parent)},
         capture_output=True,
@@ -188,6 +189,7 @@ def profiled(project: Project) -> str:
 
 
 def test_the_profile_of_a_suite_that_hashes_says_so_first(project: Project) -> None:
+    project.write("pytest.ini", "[pytest]\naddopts = -n 2\n")
     project.write(
         "tests/test_it.py",
         """

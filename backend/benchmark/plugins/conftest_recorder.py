@@ -1,8 +1,8 @@
 """A pytest plugin that writes what each test cost, for the comparison to read.
 
-It needs nothing but pytest and SQLAlchemy, so that it runs in any project's environment. Each line
-of the file that RECORDER_FILE names is one JSON object: first the number of tests, then a test
-each, last the counters.
+It needs nothing but pytest, so that it runs in any project's environment; what it counts of the
+database is there where SQLAlchemy is. Each line of the file that RECORDER_FILE names is one JSON
+object: first the number of tests, then a test each, last the counters.
 """
 
 import json
@@ -13,7 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
+
+try:
+    from sqlalchemy import Engine, event
+except ImportError:  # the project has another way to its database, or has none
+    event = None  # type: ignore[assignment]
 
 DDL = re.compile(r"\s*(CREATE|DROP|ALTER|TRUNCATE)\b", re.IGNORECASE)
 
@@ -27,9 +31,11 @@ class Recorder:
         self.path = path
         self.is_worker = hasattr(config, "workerinput")
         self.counters: Counter[str] = Counter()
-        self.seconds: dict[str, dict[str, float]] = {}
-        event.listen(Engine, "connect", self._count_connection)
-        event.listen(Engine, "before_cursor_execute", self._count_ddl)
+        self.tests: dict[str, dict[str, Any]] = {}
+        if event is not None:
+            self.counters.update(connections=0, ddl=0)
+            event.listen(Engine, "connect", self._count_connection)
+            event.listen(Engine, "before_cursor_execute", self._count_ddl)
 
     def _count_connection(self, *_: object) -> None:
         self.counters["connections"] += 1
@@ -43,18 +49,24 @@ class Recorder:
             file.write(json.dumps(line) + "\n")
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Write how many tests there are to come."""
+        """Write how many tests there are to come, and for how many workers."""
         if session.items and not self.is_worker:
-            self._write({"tests": len(session.items)})
+            workers = getattr(self.config.option, "numprocesses", None) or 0
+            self._write({"tests": len(session.items), "workers": workers})
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Write a test's outcome, with the seconds of its three phases, once it is over."""
-        phases = self.seconds.setdefault(report.nodeid, {})
-        phases[report.when or "call"] = report.duration
-        if report.outcome != "passed":
-            phases["failed"] = 1
+        if report.when == "setup":
+            self.tests[report.nodeid] = {"test": report.nodeid}  # anew, where a test is run again
+        test = self.tests.setdefault(report.nodeid, {"test": report.nodeid})
+        test[report.when or "call"] = report.duration
+        if report.when != "teardown" or report.failed:
+            test["outcome"] = outcome(report)
+        if report.failed:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            test["why"] = getattr(crash, "message", "").partition("\n")[0]
         if report.when == "teardown" and not self.is_worker:
-            self._write({"test": report.nodeid, **self.seconds.pop(report.nodeid)})
+            self._write(self.tests.pop(report.nodeid))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:  # xdist may not be installed
@@ -68,6 +80,15 @@ class Recorder:
             session.config.workeroutput["recorder"] = dict(self.counters)  # type: ignore[attr-defined]
         else:
             session.config.add_cleanup(lambda: self._write({"counters": dict(self.counters)}))
+
+
+def outcome(report: pytest.TestReport) -> str:
+    """Return what became of a test, in the words of pytest's summary."""
+    if hasattr(report, "wasxfail"):
+        return "xfailed" if report.skipped else "xpassed"
+    if report.failed and report.when != "call":
+        return "error"
+    return report.outcome
 
 
 def pytest_configure(config: pytest.Config) -> None:
