@@ -1,0 +1,225 @@
+"""Promise 3: the settings of a transaction are its session's own, and end with it."""
+
+import pytest
+
+from guarantees.conftest import Project
+from guarantees.report import ran_again
+from guarantees.test_fidelity import write
+from guarantees.test_real_commits import extend_schema
+
+TENANTS = """
+TENANT = sa.text("SELECT current_setting('app.tenant', true)")
+WHO = sa.text("SELECT current_user::text")
+OWN = sa.text("SELECT session_user::text")
+BY_TEXT = [
+    "SELECT set_config('app.tenant', '{0}', true)",
+    "SET LOCAL app.tenant = '{0}'",
+    "/* mine */ SET LOCAL app.tenant TO '{0}'",
+    "SELECT pg_catalog.set_config('app.tenant', '{0}', true), 1",
+]
+BY_FUNCTION = "SELECT become('{0}')"
+
+def sessions(statement):
+    class Tenants(Session):
+        pass
+
+    @sa.event.listens_for(Tenants, "after_begin")
+    def begin(session, transaction, connection):
+        connection.execute(sa.text(statement.format(session.info["tenant"])))
+
+    return lambda tenant: SessionLocal(sync_session_class=Tenants, info={"tenant": tenant})
+"""
+BECOME = """
+CREATE FUNCTION become(it text) RETURNS void LANGUAGE plpgsql
+  AS 'BEGIN PERFORM set_config(''app.tenant'', it, true); END'
+"""
+
+
+@pytest.fixture(autouse=True)
+def schema(project: Project) -> None:
+    """A function that makes a setting; autouse because every run has it."""
+    extend_schema(project, BECOME)
+
+
+def test_sessions_that_set_and_read_hold_nobody_up(project: Project) -> None:
+    write(
+        project,
+        TENANTS
+        + """
+@pytest.mark.parametrize("statement", [*BY_TEXT, BY_FUNCTION])
+async def test_it(client, db, statement):
+    session_of = sessions(statement)
+    async with session_of("ada") as first, session_of("grace") as second:
+        assert await first.scalar(TENANT) == "ada"
+        assert await second.scalar(TENANT) == "grace"
+        second.add(User(email="of grace"))
+        await second.commit()
+        assert (await client.post("/users/joan")).status_code == 200
+    assert await emails(db) == ["joan", "of grace"]
+    assert not await db.scalar(TENANT)
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=10)
+    assert ran_again(result) == {}
+
+
+def test_each_of_several_open_sessions_sees_its_own(project: Project) -> None:
+    write(
+        project,
+        TENANTS
+        + """
+@pytest.mark.parametrize("statement", [*BY_TEXT, BY_FUNCTION])
+async def test_it(db, statement):
+    session_of = sessions(statement)
+    async with session_of("ada") as first, session_of("grace") as second:
+        for _ in range(2):
+            assert await first.scalar(TENANT) == "ada"
+            assert not await db.scalar(TENANT)
+            assert await second.scalar(TENANT) == "grace"
+        await first.commit()
+        await second.rollback()
+        assert await second.scalar(TENANT) == "grace"
+        assert await first.scalar(TENANT) == "ada"
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=10)
+
+
+def test_they_end_with_the_transaction(project: Project) -> None:
+    write(
+        project,
+        TENANTS
+        + """
+SETS = [*(each.format("ada") for each in (*BY_TEXT, BY_FUNCTION)), "SET LOCAL ROLE pg_monitor",
+        "SET LOCAL search_path = pg_catalog", "SET LOCAL statement_timeout = 1234"]
+END = ["commit", "rollback", "error", "nothing"]
+
+async def state(session):
+    names = "search_path", "statement_timeout", "work_mem"
+    return [await session.scalar(sa.text(f"SHOW {name}")) for name in names] + [
+        await session.scalar(TENANT) or "", await session.scalar(WHO)]
+
+@pytest.mark.parametrize("end", END)
+@pytest.mark.parametrize("number", range(len(SETS)))
+async def test_it(db, end, number):
+    before = await state(db)
+    await db.rollback()
+    async with SessionLocal() as session:
+        await session.execute(sa.text(SETS[number]))
+        assert await state(session) != before
+        if end in ("commit", "rollback"):
+            await getattr(session, end)()
+            assert await state(session) == before
+        elif end == "error":
+            with pytest.raises(sa.exc.DBAPIError):
+                await session.execute(sa.text("SELECT 1 / 0"))
+            await session.rollback()
+            assert await state(session) == before
+    assert await state(db) == before
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2 * 8 * 4)
+    assert ran_again(result) == {}
+
+
+def test_what_a_new_connection_was_set_to_outlasts_the_transaction(project: Project) -> None:
+    project.replace(
+        "tests/conftest.py",
+        "make_engine = create_async_engine\n",
+        "from app.listener import make_engine\n",
+    )
+    project.write(
+        "app/listener.py",
+        """
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
+
+def make_engine(url, **options):
+    engine = create_async_engine(url, **options)
+
+    @sa.event.listens_for(engine.sync_engine, "connect")
+    def prepare(connection, record):
+        cursor = connection.cursor()
+        cursor.execute("SET application_name = 'of the app'")
+        cursor.execute("SELECT set_config('app.region', 'north', false)")
+        cursor.execute("SET statement_timeout = 54321")
+        connection.commit()
+
+    return engine
+""",
+    )
+    write(
+        project,
+        """
+async def state(session):
+    names = "application_name", "app.region", "statement_timeout"
+    return [await session.scalar(sa.text(f"SELECT current_setting('{name}')")) for name in names]
+
+@pytest.mark.parametrize("time", [1, 2])
+async def test_it(client, db, time):
+    expected = ["of the app", "north", "54321ms"]
+    assert await state(db) == expected
+    await db.execute(sa.text("SET LOCAL statement_timeout = 999"))
+    await db.execute(sa.text("SELECT set_config('app.region', 'south', true)"))
+    for end in db.commit, db.rollback:
+        await end()
+        assert await state(db) == expected
+    with pytest.raises(sa.exc.DBAPIError):
+        await db.execute(sa.text("SELECT 1 / 0"))
+    await db.rollback()
+    assert await state(db) == expected
+    await db.execute(sa.text("SET statement_timeout = 777; ".rstrip("; ")))
+    await db.commit()
+    await client.get("/users/count")
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=4)
+
+
+def test_a_transaction_may_be_made_read_only_or_serializable(project: Project) -> None:
+    write(
+        project,
+        """
+@pytest.mark.parametrize("mode", ["READ ONLY", "READ WRITE", "ISOLATION LEVEL SERIALIZABLE",
+                                  "ISOLATION LEVEL REPEATABLE READ, READ ONLY"])
+async def test_for_one_transaction(client, db, mode):
+    await db.execute(sa.text(f"SET TRANSACTION {mode}"))
+    await db.scalar(sa.select(User.id))
+    await db.commit()
+    assert (await client.post("/users/ada")).status_code == 200
+    db.add(User(email="grace"))
+    await db.commit()
+    assert await emails(db) == ["ada", "grace"]
+
+async def test_for_a_session(client, db):
+    await db.connection(execution_options={"isolation_level": "SERIALIZABLE"})
+    assert await db.scalar(sa.text("SHOW transaction_isolation")) == "serializable"
+    db.add(User(email="grace"))
+    await db.commit()
+    assert await emails(db) == ["grace"]
+
+async def test_read_only_refuses_a_write(db):
+    await db.execute(sa.text("SET TRANSACTION READ ONLY"))
+    with pytest.raises(sa.exc.DBAPIError, match="read-only transaction"):
+        await db.execute(sa.insert(User).values(email="ada"))
+    await db.rollback()
+    db.add(User(email="grace"))
+    await db.commit()
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=12)
