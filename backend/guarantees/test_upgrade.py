@@ -121,6 +121,12 @@ def test_the_actors_of_0_1_move_into_the_block_whatever_they_are() -> None:
     assert "regular_user" not in done.text.partition('"""\n\nfrom')[2]
 
 
+def test_a_copy_of_0_1_may_have_lost_the_line_for_isort() -> None:
+    done = upgrade(OLD.replace("# isort: split\n", ""), releases())
+
+    assert done.text == CURRENT
+
+
 def test_what_the_new_block_has_besides_comes_with_its_comment() -> None:
     done = upgrade(OLD.replace("# ADAPT 3/4: how", "# ADAPT 3/4: OUR how"), releases())
 
@@ -135,7 +141,7 @@ def test_a_name_that_the_head_imported_is_imported_in_the_block() -> None:
     copied = OLD.replace(
         "def authenticate(user: User)",
         "LOCK_FREE = suppress(OSError)\n\n\ndef authenticate(user: User)",
-    ).replace("import gc\n", "import gc\nimport json as j\n")
+    ).replace("import gc\n", "import gc\nimport asyncio as aio\n")
     known = a_next_version(
         without="from contextlib import aclosing, asynccontextmanager, contextmanager, suppress\n"
     )
@@ -143,12 +149,12 @@ def test_a_name_that_the_head_imported_is_imported_in_the_block() -> None:
     done = upgrade(copied, known)
 
     block = parts(done.text).block
-    assert block.startswith("import json as j\nfrom contextlib import suppress\n")
-    assert "Added to your block: import json as j" in done.notes
+    assert block.startswith("import asyncio as aio\nfrom contextlib import suppress\n")
+    assert "Added to your block: import asyncio as aio" in done.notes
 
 
 def test_what_the_block_uses_and_the_new_version_lacks_is_named() -> None:
-    copied = OLD + "\n\n@pytest.fixture\ndef mine(new_database):\n    return new_database\n"
+    copied = OLD + "\n\n@pytest.fixture\ndef mine(new_database):\n    return None\n"
 
     done = upgrade(copied, releases())
 
@@ -178,6 +184,7 @@ def test_newlines_stay_as_they_are() -> None:
 
     assert done.text.count("\n") == done.text.count("\r\n")
     assert parts(done.text).block == parts(copied).block
+    assert done.notes == []
 
 
 def test_a_formatter_is_no_edit() -> None:

@@ -44,7 +44,7 @@ def parts(text: str) -> Parts:
     lines = text.splitlines(keepends=True)
     begins = [number for number, line in enumerate(lines, 1) if line.startswith(BEGIN)]
     begin = begins[0] if begins else next(old_begins(lines), 0)
-    ends = [at for at, line in enumerate(lines) if line.rstrip() == END and at >= begin]
+    ends = [at for at, line in enumerate(lines) if line.rstrip() == END]
     if not begin or not ends:
         missing = f"says {END!r}" if begin else f"begins with {BEGIN + '==='!r}"
         raise NoPartsError(f"it is no copy of this conftest: no line {missing}")
