@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import secrets
+import shutil
 import signal
 import subprocess
 import time
@@ -13,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from guarantees.conftest import Database, Project, own_server
 from guarantees.report import LOST
@@ -117,6 +121,99 @@ def test_another_runs_sweep_leaves_a_live_run_alone(project: Project, database: 
     output, _ = live.communicate(timeout=60)
     assert re.search(r"1 passed", output)
     assert not exists(database, name)
+
+
+def test_a_run_that_has_lost_its_lock_takes_it_again(project: Project, database: Database) -> None:
+    project.write("tests/test_1.py", WAITING)
+    second = WAITING.replace("begun", "begun_2").replace("go_on", "go_on_2")
+    project.write("tests/test_2.py", second)
+    project.write("quick/test_other.py", QUICK)
+    shutil.copytree(project.path / "tests", project.path / "quick", dirs_exist_ok=True)
+    for waiting in "test_1.py", "test_2.py":
+        (project.path / "quick" / waiting).unlink()
+    live = project.start("tests")
+    name = wait_for(project.path / "begun.txt")
+    key = int(name.split("_")[2])
+    held = (
+        "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = 1000271 AND objid = :k"
+    )
+    (pid,) = database.query(held, k=key)
+    database.query("SELECT pg_terminate_backend(:pid, 5000)", pid=pid)
+    assert database.query(held, k=key) == []
+    (project.path / "go_on.txt").touch()
+    wait_for(project.path / "begun_2.txt")
+
+    again = database.query(held, k=key)
+    other = project.run("quick")
+
+    assert len(again) == 1
+    other.assert_outcomes(passed=1)
+    assert exists(database, name)
+    (project.path / "go_on_2.txt").touch()
+    output, _ = live.communicate(timeout=60)
+    assert re.search(r"2 passed", output), output
+    assert database.leftovers() == []
+
+
+def make_left_over(database: Database, name: str, *, template_of: float | None = None) -> None:
+    """Make a database as a run leaves it that was killed: marked, and nobody connected."""
+    database.query(f"CREATE DATABASE {name} TEMPLATE template0 CONNECTION LIMIT 1000271")
+    if template_of is not None:
+        comment = f"fastapi_conftest 0123456789abcdef {template_of:.0f}"
+        database.query(f"COMMENT ON DATABASE {name} IS '{comment}'")
+        database.query(f"ALTER DATABASE {name} WITH IS_TEMPLATE true ALLOW_CONNECTIONS false")
+
+
+def test_the_sweep_goes_by_the_lock_and_by_a_templates_last_use(
+    project: Project, database: Database
+) -> None:
+    project.write("tests/test_it.py", QUICK)
+    dead, live = "fastapi_conftest_41_main", "fastapi_conftest_42_main"
+    old, new = "fastapi_conftest_43_template", "fastapi_conftest_44_template"
+    make_left_over(database, dead)
+    make_left_over(database, live)
+    make_left_over(database, old, template_of=time.time() - 90_000)
+    make_left_over(database, new, template_of=time.time() - 80_000)
+
+    async def run_beside_a_live_one() -> pytest.RunResult:
+        engine = create_async_engine(database.url)
+        async with engine.connect() as connection:
+            await connection.execute(text("SELECT pg_advisory_lock(1000271, 42)"))
+            result = project.run()
+        await engine.dispose()
+        return result
+
+    result = asyncio.run(run_beside_a_live_one())
+
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["database: * 2 left-over databases dropped*"])
+    left = [exists(database, name) for name in (dead, live, old, new)]
+    database.query(f"ALTER DATABASE {new} WITH IS_TEMPLATE false")
+    database.query(f"DROP DATABASE {new}")
+    database.query(f"DROP DATABASE IF EXISTS {live}")
+    assert left == [False, True, False, True]
+
+
+def test_the_use_of_a_template_is_noted(project: Project, database: Database) -> None:
+    project.write(
+        "tests/test_it.py",
+        "from pathlib import Path\n"
+        "async def test_it(db, database_server):\n"
+        "    Path('template.txt').write_text(database_server.template)\n",
+    )
+    project.run().assert_outcomes(passed=1)
+    name = (project.path / "template.txt").read_text(encoding="utf-8")
+    said = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = :name"
+    (comment,) = database.query(said, name=name)
+    schema, before = comment.rsplit(" ", 1)[0], time.time() - 80_000
+    database.query(f"COMMENT ON DATABASE {name} IS '{schema} {before:.0f}'")
+
+    result = project.run()
+
+    result.assert_outcomes(passed=1)
+    assert (project.path / "template.txt").read_text(encoding="utf-8") == name
+    (now,) = database.query(said, name=name)
+    assert time.time() - int(now.rsplit(" ", 1)[1]) < 60
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from guarantees.conftest import Project
 from guarantees.report import ADVICE, UNCOMMITTED, counts, ran_again
 from guarantees.test_fidelity import write
 
-
 OVERLAPS = "commit_inside_anothers_transaction", "rollback_over_anothers_commit"
 
 

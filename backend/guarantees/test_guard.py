@@ -7,6 +7,7 @@ from sqlalchemy import make_url
 
 from benchmark.server import create_database, drop_database
 from guarantees.conftest import Database, Project
+from guarantees.report import ran_again
 
 # Each line would connect past the test's transaction.
 BYPASSES = {
@@ -48,29 +49,207 @@ async def test_it():
 
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*test_it.py:*", "*Failed: Refused: a connection *"])
-    result.stdout.fnmatch_lines(["*SESSION_FACTORIES*"])
+    advice = "ALLOWED (ADAPT 3/4)" if "sqlite" in line else "SESSION_FACTORIES (ADAPT 1/4"
+    assert advice in str(result.stdout)
+    assert not ran_again(result)
     result.stdout.no_fnmatch_line("*s3cret@*Refused*")
 
 
-def test_the_engine_of_the_tests_is_of_no_use_outside_a_test(project: Project) -> None:
+def test_a_driver_is_refused_also_after_a_trusted_engine_has_connected(project: Project) -> None:
     project.write(
         "tests/test_it.py",
         """
+import asyncio
+import os
+import asyncpg
+import pytest
 import sqlalchemy as sa
+DSN = os.environ["TEST_DATABASE_URL"].replace("+asyncpg", "")
 
-async def test_without_a_transaction(engine, transactions):
-    async with engine.connect() as connection:
-        await connection.execute(sa.text("CREATE TABLE trace ()"))
-
-async def test_the_next_test_finds_no_trace(db):
-    assert await db.scalar(sa.text("SELECT to_regclass('trace')")) is None
+@pytest.mark.parametrize("path", ["savepoints", pytest.param("", marks=pytest.mark.fresh_database)])
+async def test_it(get_db_session, path):
+    async with get_db_session() as one, get_db_session() as other:  # connect, in this task
+        for each in one, other:
+            await each.execute(sa.text("SELECT 1"))
+        with pytest.raises(pytest.fail.Exception, match="past SQLAlchemy"):
+            await asyncpg.connect(DSN)
+        raise RuntimeError("refused")
 """,
     )
 
     result = project.run()
 
-    result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["E * Refused: a statement outside the transaction of a test.*"])
+    result.assert_outcomes(failed=2)
+    assert str(result.stdout).count(" - RuntimeError: refused") == 2
+
+
+# In place of drivers that are not installed: what matters is where their connect passes.
+DRIVERS = {
+    "psycopg/__init__.py": """
+from psycopg import generators
+class Connection:
+    @classmethod
+    def connect(cls, conninfo="", **kwargs):
+        list(generators.connect(conninfo))
+        return "connected"
+connect = Connection.connect
+""",
+    "psycopg/generators.py": "def connect(conninfo): return [conninfo]\n",
+    "psycopg2/__init__.py": """
+from psycopg2 import extensions
+def connect(dsn=None, **kwargs):
+    extensions.make_dsn(dsn, **kwargs)
+    return "connected"
+""",
+    "psycopg2/extensions.py": "def make_dsn(dsn=None, **kwargs): return dsn\n",
+}
+
+
+def test_synchronous_drivers_are_refused_also_when_imported_late(project: Project) -> None:
+    for path, source in DRIVERS.items():
+        project.write(path, source)
+    project.write(
+        "tests/test_it.py",
+        """
+import pytest
+
+@pytest.mark.parametrize("line", [
+    "import psycopg; psycopg.connect('host=production')",
+    "import psycopg; psycopg.Connection.connect('host=production')",
+    "from psycopg import connect; connect('host=production')",
+    "import psycopg2; psycopg2.connect('host=production')",
+    "from psycopg2 import connect; connect(host='production')",
+])
+def test_it(line):
+    try:
+        exec(line)
+    except Exception:
+        pass
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(failed=5)
+    said = "Refused: a connection by the driver itself, past SQLAlchemy."
+    assert len([line for line in result.outlines if line.startswith("E ") and said in line]) == 5
+
+
+def test_what_the_block_allows_may_connect_and_nothing_else(project: Project) -> None:
+    project.write(
+        "app/store.py",
+        """
+import sqlalchemy as sa
+
+analytics = sa.create_engine("sqlite:///analytics.db")
+other = sa.create_engine("sqlite:///other.db")
+""",
+    )
+    project.write(
+        "tests/test_it.py",
+        """
+import sqlalchemy as sa
+from app.store import analytics, other
+from sqlalchemy.ext.asyncio import create_async_engine
+
+def test_1_analytics():
+    with analytics.connect() as connection:
+        assert connection.scalar(sa.text("SELECT 1")) == 1
+
+def test_2_other():
+    with other.connect(): pass
+
+def test_3_memory():
+    with sa.create_engine("sqlite://").connect(): pass
+
+async def test_4_production(db):
+    async with create_async_engine("postgresql+asyncpg://127.0.0.1:1/production").connect(): pass
+""",
+    )
+    conftest = (project.path / "tests" / "conftest.py").read_text(encoding="utf-8")
+    outcomes = []
+    for allowed in "[]", '["sqlite"]', "[analytics]":
+        line = f"from app.store import analytics\nALLOWED: list[Any] = {allowed}"
+        project.write("tests/conftest.py", conftest.replace("ALLOWED: list[Any] = []", line))
+
+        result = project.run()
+
+        failed = [line.split("::")[1] for line in result.outlines if line.startswith("FAILED ")]
+        outcomes.append(sorted(line.split(" ")[0] for line in failed))
+
+    assert outcomes == [
+        ["test_1_analytics", "test_2_other", "test_3_memory", "test_4_production"],
+        ["test_4_production"],
+        ["test_2_other", "test_3_memory", "test_4_production"],
+    ]
+
+
+def test_an_empty_database_is_open_to_all_and_gone_afterwards(
+    project: Project, database: Database
+) -> None:
+    project.write(
+        "tests/test_it.py",
+        """
+import os
+from pathlib import Path
+
+import asyncpg
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from app.models import Base, User
+
+async def test_1_migrates(empty_database, db):
+    Path("name.txt").write_text(empty_database.database)
+    engine = create_async_engine(empty_database)
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+        await connection.execute(sa.text("INSERT INTO users (email) VALUES ('there')"))
+    plain = empty_database.set(drivername="postgresql").render_as_string(False)
+    driver = await asyncpg.connect(plain)
+    assert await driver.fetchval("SELECT count(*) FROM users") == 1
+    await driver.close()
+    assert (await db.scalars(sa.select(User.email))).all() == []
+
+async def test_2_with_a_connection_left_open(empty_database):
+    engine = create_async_engine(empty_database)
+    global left
+    left = await engine.connect()
+    assert await left.scalar(sa.text("SELECT to_regclass('users')")) is None
+
+async def test_3_the_guard_is_on(empty_database):
+    async with create_async_engine(os.environ["TEST_DATABASE_URL"]).connect(): pass
+
+async def test_4_also_for_the_one_of_before(db):
+    url = sa.make_url(os.environ["TEST_DATABASE_URL"]).set(database=Path("name.txt").read_text())
+    async with create_async_engine(url).connect(): pass
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2, failed=2)
+    assert len([each for each in result.outlines if "Refused: a connection to" in each]) >= 2
+    assert database.leftovers() == []
+
+
+def test_the_message_for_a_listed_factory_tells_what_to_ask_for(project: Project) -> None:
+    project.write(
+        "tests/test_it.py",
+        """
+from app.db import SessionLocal
+
+async def test_it():
+    async with SessionLocal() as session: await session.connection()
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*In a test ask for db, client, engine or get_db_session*"])
+    assert "list the factory" not in str(result.stdout).lower()
 
 
 def test_the_named_database_and_a_look_alike_stay_as_they_were(

@@ -1,7 +1,5 @@
 """Promise 2: nothing ends the test's transaction, in any spelling and by any path."""
 
-import pytest
-
 from guarantees.conftest import Database, Project
 from guarantees.report import CURSOR, DRIVER, ENDS, counts, ran_again
 

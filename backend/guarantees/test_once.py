@@ -228,3 +228,18 @@ def test_a_listener_that_is_a_function_is_part_of_the_schema(
     second = run()
 
     assert (first.state, second.state) == ("built", "built")
+
+
+def test_the_order_of_a_set_is_no_change_of_the_schema(
+    unbuilt: Project, run: Callable[..., Run]
+) -> None:
+    models = (unbuilt.path / MODELS).read_text(encoding="utf-8")
+    indexes = "\n".join(f"Index('by_{n}', User.desk, User.id)" for n in range(9))
+    unbuilt.write(MODELS, f"{models}\nfrom sqlalchemy import Index\n{indexes}\n")
+
+    states = []
+    for seed in "1", "2", "3":
+        unbuilt.environment["PYTHONHASHSEED"] = seed
+        states.append(run().state)
+
+    assert states == ["built", "cached", "cached"]

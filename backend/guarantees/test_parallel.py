@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from sqlalchemy import make_url
 
 from guarantees.conftest import Database, Project
 
@@ -53,3 +54,16 @@ def test_two_runs_at_once_with_different_schemas_both_pass(project: Project) -> 
 
     assert [("9 passed" in output) for output in outputs] == [True, True], outputs
     assert len(set.union(*map(databases, outputs))) == 3
+
+
+def test_workers_get_the_whole_url_with_its_password(project: Project, database: Database) -> None:
+    url = make_url(database.url).set(password="s3cret/@:")  # noqa: S106 - nobody asks for it here
+    project.environment["TEST_DATABASE_URL"] = url.render_as_string(hide_password=False)
+    project.write(
+        "tests/test_it.py",
+        "async def test_it(db, engine): assert engine.url.password == 's3cret/@:'\n",
+    )
+
+    result = project.run("-n", "1")
+
+    result.assert_outcomes(passed=1)

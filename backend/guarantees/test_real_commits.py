@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -31,7 +32,8 @@ CREATE TABLE audited (id int);
 CREATE TABLE audit (at text);
 CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN
   INSERT INTO audit VALUES (TG_OP); RETURN NULL; END';
-CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON audited FOR EACH ROW EXECUTE FUNCTION audit();
+CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON audited
+  FOR EACH ROW EXECUTE FUNCTION audit();
 CREATE TABLE parts (id int, at int) PARTITION BY RANGE (at);
 CREATE TABLE part_1 PARTITION OF parts FOR VALUES FROM (0) TO (10);
 CREATE TABLE part_2 PARTITION OF parts DEFAULT;
@@ -51,7 +53,7 @@ ROWS = {
     "triggers that write elsewhere": "INSERT INTO audited VALUES (1), (2)",
     "partitions": "INSERT INTO parts VALUES (1, 1), (2, 99)",
     "an inherited table": "INSERT INTO child VALUES (1); INSERT INTO parent VALUES (2)",
-    "odd names and identity": """INSERT INTO "Other's"."Odd ""name"" too" ("Mixed") VALUES (1), (2)""",
+    "odd names": """INSERT INTO "Other's"."Odd ""name"" too" ("Mixed") VALUES (1), (2)""",
     "a cached sequence": "SELECT nextval('cached'), nextval('cached')",
     "a sequence set": "SELECT setval('untouched', 99, false)",
     "an unlogged and a generated table": "INSERT INTO unlogged VALUES (1);"
@@ -129,8 +131,8 @@ CATALOGUE = """
     SELECT 'class', (relname, relkind, relacl, relrowsecurity, relforcerowsecurity, relispartition,
       reltriggers)::text FROM (SELECT *, relhastriggers AS reltriggers FROM pg_class) AS c
       WHERE relname !~ '^pg_(temp|toast)' UNION ALL
-    SELECT 'column', (attrelid::regclass, attname, atttypid, attnotnull, atthasdef, attisdropped)::text
-      FROM pg_attribute WHERE attrelid >= 16384 UNION ALL
+    SELECT 'column', (attrelid::regclass, attname, atttypid, attnotnull, atthasdef,
+      attisdropped)::text FROM pg_attribute WHERE attrelid >= 16384 UNION ALL
     SELECT 'function', (oid::regprocedure, prosrc)::text FROM pg_proc WHERE oid >= 16384 UNION ALL
     SELECT 'type', typname FROM pg_type WHERE oid >= 16384 AND typname !~ 'pg_temp' UNION ALL
     SELECT 'constraint', (conname, condeferrable, condeferred)::text FROM pg_constraint UNION ALL
@@ -158,7 +160,8 @@ CATALOGUE = """
     SELECT 'path', current_setting('search_path') UNION ALL
     SELECT 'memory', current_setting('work_mem')
 """
-TABLES = sa.text("SELECT oid::regclass::text, relkind FROM pg_class WHERE relkind IN ('r', 'm', 'S')"
+TABLES = sa.text("SELECT oid::regclass::text, relkind FROM pg_class"
+                 " WHERE relkind IN ('r', 'm', 'S')"
                  " AND relnamespace::regnamespace::text !~ '^(pg_|information_schema)'")
 
 async def everything(db):
@@ -177,7 +180,8 @@ async def test_0_notes_what_there_is(db):
     assert len(clean) > 100
 
 async def attack(db, script):
-    for statement in script.split(";") if "$$" not in script and "'BEGIN" not in script else [script]:
+    whole = "$$" in script or "'BEGIN" in script
+    for statement in [script] if whole else script.split(";"):
         await db.execute(sa.text(statement.replace(":", "\\\\:")))
     await db.commit()
 
@@ -204,9 +208,10 @@ def extend_schema(project: Project, schema: str) -> None:
     )
     project.replace(  # by as many lines, for `make coverage`
         "tests/conftest.py",
-        "    METADATA.create_all(connection)\n\n",
+        "    METADATA.create_all(connection)\n\n\n",
         "    METADATA.create_all(connection)\n"
-        "    [connection.exec_driver_sql(each) for each in SCHEMA_FILES[0].read_text().split(';\\n')]\n",
+        "    schema = SCHEMA_FILES[0].read_text()\n"
+        "    [connection.exec_driver_sql(each) for each in schema.split(';\\n')]\n",
     )
 
 
@@ -266,10 +271,22 @@ def test_what_cannot_be_deleted_is_cloned_anew_and_the_cause_counted(obstacles: 
     result.assert_outcomes(passed=1 + 2 * len(CLONES))
     assert counts(result) == (1 + 2 * len(CLONES), len(CLONES), 0)
     counted = causes(result)
-    assert counted["seeded row changed: public.roles"] == 4
-    assert counted["DDL or TRUNCATE"] == len(CLONES) - 4 - len(("rule", "refuses", "softly"))
+    seeded = counted["seeded row changed: public.roles"]
+    ddl = sum(number for cause, number in counted.items() if cause.startswith("DDL or TRUNCATE"))
+    assert seeded >= 3
+    assert seeded + ddl == len(CLONES) - len(("a rule", "one that refuses", "one that is soft"))
     assert counted["kept"] == 1, "the error of the DELETE"
     assert sum(counted.values()) == len(CLONES)
+
+
+HIDDEN = """
+async def test_1_adds_rows(db): await attack(db, "INSERT INTO secured VALUES (1), (2)")
+
+@pytest.mark.parametrize("time", range(5))
+async def test_2_finds_none(db, time):
+    await look(db)
+    assert (await db.scalars(sa.text("SELECT id FROM secured"))).all() == []
+"""
 
 
 def test_rows_that_row_level_security_hides_are_gone_too(
@@ -286,15 +303,7 @@ CREATE POLICY add ON secured FOR INSERT WITH CHECK (true)
     )
     project.write(
         "tests/test_it.py",
-        LOOK
-        + """
-async def test_1_adds_rows(db): await attack(db, "INSERT INTO secured VALUES (1), (2)")
-
-@pytest.mark.parametrize("time", range(5))
-async def test_2_finds_none(db, time):
-    await look(db)
-    assert (await db.scalars(sa.text("SELECT id FROM secured"))).all() == []
-""",
+        LOOK + HIDDEN,
     )
 
     result = project.run()
@@ -309,7 +318,7 @@ def test_seeded_rows_are_as_seeded_however_many_there_are(project: Project) -> N
         "app/roles.py",
         "    await session.commit()",
         '    await session.execute(text("INSERT INTO places (name) "\n'
-        '        "SELECT \'place \' || n FROM generate_series(1, 100000) AS n"))\n'
+        "        \"SELECT 'place ' || n FROM generate_series(1, 100000) AS n\"))\n"
         "    await session.commit()",
     )
     project.replace(
@@ -381,7 +390,7 @@ async def test_it(db, number):
     assert counts(result) == (300, 0, 0)
     lines = (project.path / "times.txt").read_text(encoding="utf-8").split()
     times = [float(line) for line in lines]
-    steps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    steps = [after - before for before, after in itertools.pairwise(times)]
     assert min(steps[-100:]) < 3 * min(steps[:100])
 
 
@@ -425,7 +434,9 @@ def test_rows_on_another_server_survive(project: Project, database: Database) ->
     far = asyncio.run(create_database(make_url(database.url), "far_away"))
     at_far = Database(far.render_as_string(hide_password=False))
     at_far.query("CREATE TABLE precious AS SELECT 42 AS answer")
-    options = f"dbname 'far_away', host '{far.host or far.query['host']}', port '{far.port or 5432}'"
+    options = (
+        f"dbname 'far_away', host '{far.host or far.query['host']}', port '{far.port or 5432}'"
+    )
     extend_schema(
         project,
         f"""
@@ -456,26 +467,7 @@ async def test_it(db, time):
     asyncio.run(drop_database(make_url(database.url), "far_away"))
 
 
-def test_prepared_transactions_and_sessions_of_other_programs_end(project: Project) -> None:
-    project.write(
-        "other.py",
-        """
-import asyncio, sys
-import asyncpg
-
-async def main():
-    connection = await asyncpg.connect(sys.argv[1])
-    await connection.execute("BEGIN; INSERT INTO users (email) VALUES ('other'); LOCK roles")
-    print("locked", flush=True)
-    await asyncio.sleep(99)
-
-asyncio.run(main())
-""",
-    )
-    project.write(
-        "tests/test_it.py",
-        LOOK
-        + """
+OTHERS = """
 import subprocess
 import sys
 
@@ -498,7 +490,28 @@ async def test_3_another_program(fresh_database):
 async def test_4_look(db):
     await look(db)
     other.communicate(timeout=9)
+"""
+
+
+def test_prepared_transactions_and_sessions_of_other_programs_end(project: Project) -> None:
+    project.write(
+        "other.py",
+        """
+import asyncio, sys
+import asyncpg
+
+async def main():
+    connection = await asyncpg.connect(sys.argv[1])
+    await connection.execute("BEGIN; INSERT INTO users (email) VALUES ('other'); LOCK roles")
+    print("locked", flush=True)
+    await asyncio.sleep(99)
+
+asyncio.run(main())
 """,
+    )
+    project.write(
+        "tests/test_it.py",
+        LOOK + OTHERS,
     )
 
     with own_server("max_prepared_transactions = 5\nautovacuum = off") as server:

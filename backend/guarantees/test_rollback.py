@@ -3,6 +3,7 @@
 import pytest
 
 from guarantees.conftest import Database, Project
+from guarantees.report import ENDS, LOST, ran_again
 
 # Inner tests run in the order in which they are written: one acts, the next looks for traces.
 IMPORTS = """
@@ -214,9 +215,8 @@ async def test_1_commits_for_good(client, db):
 
     result = project.run()
 
-    # The test itself may be refused; the next one must find nothing.
-    result.stdout.no_fnmatch_line("*test_2_the_next_test_starts_empty -*")
-    assert result.parseoutcomes()["passed"] >= 1
+    result.assert_outcomes(passed=2)
+    assert set(ran_again(result).values()) <= {ENDS}
 
 
 def test_settings_cursors_and_listen_are_gone(project: Project) -> None:
@@ -332,9 +332,199 @@ async def test_3_starts_empty_too(client):
 """,
     )
 
-    result = project.run()
+    result = project.run("--refusals-fail")
 
     # The test that lost its connection may also report an error of its tear-down.
-    assert result.parseoutcomes()["passed"] == 3
+    assert (result.parseoutcomes()["passed"], result.parseoutcomes()["failed"]) == (3, 1)
+    result.stdout.fnmatch_lines(["E * Refused: " + LOST + "*"])
     result.stdout.fnmatch_lines(["FAILED tests/test_it.py::test_1_is_cut_off*"])
     result.stdout.no_fnmatch_line("ERROR tests/test_it.py::test_[023]*")
+
+
+def test_a_test_that_idles_too_long_is_told_so(project: Project) -> None:
+    write(
+        project,
+        """
+async def test_1_idles(client, db):
+    await client.post("/users/ada")
+    await db.execute(sa.text("SET idle_in_transaction_session_timeout = 50"))
+    await asyncio.sleep(0.5)
+    await db.execute(sa.text("SELECT 1"))
+"""
+        + COUNT,
+    )
+
+    result = project.run("--refusals-fail")
+
+    assert (result.parseoutcomes()["passed"], result.parseoutcomes()["failed"]) == (1, 1)
+    result.stdout.fnmatch_lines(["E * Refused: " + LOST + "*time-out*"])
+
+
+DDL = [
+    "DROP TABLE users CASCADE",
+    "DROP TABLE users, roles; CREATE TABLE users (id int PRIMARY KEY, email text)",
+    "ALTER TABLE users ALTER email TYPE bytea USING email::bytea",
+    "ALTER TABLE users ALTER id TYPE bigint; INSERT INTO users (email) VALUES ('x')",
+    (
+        "ALTER TABLE users DROP CONSTRAINT users_desk_key; "
+        "ALTER TABLE users ADD UNIQUE (email) DEFERRABLE INITIALLY DEFERRED"
+    ),
+    "CREATE TABLE more (id int UNIQUE DEFERRABLE INITIALLY DEFERRED); INSERT INTO more VALUES (1)",
+    "-- a comment\nALTER TABLE users RENAME email TO mail",
+    "/* SELECT */ ALTER TABLE users ADD extra int; UPDATE users SET extra = 1",
+    "DO $$ BEGIN EXECUTE 'ALTER TABLE users ADD hidden int DEFAULT 7'^ END $$",
+    (
+        "CREATE FUNCTION change() RETURNS void LANGUAGE plpgsql AS "
+        "$$ BEGIN ALTER TABLE users DROP desk^ END $$; SELECT change()"
+    ),
+    "CREATE TYPE mood AS ENUM ('sad'); ALTER TABLE users ADD mood mood DEFAULT 'sad'",
+    "CREATE SCHEMA other; CREATE TABLE other.users (id int); SET search_path = other",
+    "CREATE OR REPLACE FUNCTION lower(text) RETURNS text LANGUAGE sql AS 'SELECT upper($1)'",
+    "ALTER SEQUENCE users_id_seq RESTART 500 INCREMENT 7",
+    "TRUNCATE users, roles RESTART IDENTITY CASCADE",
+    "CREATE VIEW seen AS SELECT * FROM users; DROP TABLE users CASCADE",
+    "CREATE INDEX extra ON users (desk); ALTER TABLE users ADD CHECK (desk > 0)",
+]
+
+
+LOOKS_FOR_DDL = """
+ALL = sa.text(
+    "SELECT attrelid::regclass::text, attname, atttypid::regtype::text, attnotnull, atthasdef"
+    " FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid WHERE attrelid >= 16384"
+    " AND relnamespace = 'public'::regnamespace"
+    " UNION ALL SELECT proname, prosrc, '', false, false FROM pg_proc WHERE oid >= 16384"
+    " AND proname !~ 'fastapi_conftest'"
+    " UNION ALL SELECT conname, contype::text, '', condeferrable, condeferred FROM pg_constraint"
+    " WHERE connamespace = 'public'::regnamespace"
+)
+
+async def everything(db):
+    return {tuple(row) for row in await db.execute(ALL)}
+
+async def test_0_notes(db):
+    global clean
+    clean = await everything(db)
+    assert len(clean) > 10
+
+async def attack(db, client, script):
+    await client.post("/users/ada?desk=1")
+    db.add(User(email="grace", desk=2))
+    await db.flush()
+    for statement in script.split(";"):
+        await db.execute(sa.text(statement.replace("^", ";")))
+    await db.commit()
+    await db.execute(sa.text("CREATE TABLE behind (id int)"))
+    await db.execute(sa.text("INSERT INTO behind VALUES (1)"))
+    await db.rollback()
+    await db.execute(sa.text("INSERT INTO public.roles (name) SELECT 'x' WHERE false")
+                     if "roles" not in script else sa.text("SELECT 1"))
+    await db.commit()
+
+async def look(db, client):
+    assert await everything(db) == clean
+    for number in 1, 2:
+        user = User(email=f"ada{number}", desk=number)
+        db.add(user)
+        await db.commit()
+        assert user.id == number
+    assert (await client.post("/users/joan?desk=2")).status_code == 409
+    assert sorted((await db.scalars(sa.select(User.email))).all()) == ["ada1", "ada2"]
+    assert (await db.scalars(sa.select(Role.name).order_by(Role.name))).all() == ["admin", "member"]
+    assert await db.scalar(sa.text("SELECT lower('A')")) == "a"
+"""
+
+
+def test_the_next_test_runs_as_if_there_had_been_no_ddl(project: Project) -> None:
+    pairs = (
+        f"\nasync def test_{n}_changes(db, client): await attack(db, client, {script!r})\n"
+        f"async def test_{n}_looks(db, client): await look(db, client)\n"
+        for n, script in enumerate(DDL, 1)
+    )
+    write(project, LOOKS_FOR_DDL + "".join(pairs))
+
+    result = project.run()
+
+    result.assert_outcomes(passed=1 + 2 * len(DDL))
+
+
+def test_overrides_end_with_whatever_test_makes_them(project: Project) -> None:
+    project.write(
+        "app/overridden.py",
+        """
+from app.main import app
+
+def original(): pass
+def of_the_suite(): pass
+
+app.dependency_overrides[original] = of_the_suite
+""",
+    )
+    write(
+        project,
+        """
+from app.overridden import of_the_suite, original
+
+def test_1_asks_for_no_fixture():
+    app.dependency_overrides["sync"] = 1
+
+async def test_2_asks_for_db_only(db):
+    app.dependency_overrides["async"] = 1
+
+def test_3_removes_the_suites_own():
+    app.dependency_overrides.clear()
+
+def test_4_replaces_it():
+    app.dependency_overrides[original] = print
+    raise RuntimeError("the test's own")
+
+def test_5_rebinds_the_dictionary():
+    app.dependency_overrides = {}
+
+@pytest.mark.fresh_database
+async def test_6_on_the_other_path(db):
+    app.dependency_overrides["real"] = 1
+
+def test_7_finds_the_suites_own_alone():
+    assert app.dependency_overrides == {original: of_the_suite}
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=6, failed=1)
+    result.stdout.fnmatch_lines(["FAILED *::test_4_replaces_it - RuntimeError: the test's own"])
+
+
+def test_factories_are_as_the_app_made_them_outside_a_test(project: Project) -> None:
+    project.replace(
+        "app/db.py",
+        "async_sessionmaker(engine, expire_on_commit=False)",
+        "async_sessionmaker(engine, expire_on_commit=False, info={'of': 'the app'})",
+    )
+    write(
+        project,
+        """
+from app.db import SessionLocal, engine as apps_engine
+
+own, options = apps_engine.sync_engine, dict(SessionLocal.kw)
+
+def test_0_outside():
+    assert apps_engine.sync_engine is own and SessionLocal.kw == options
+
+async def test_1_inside(db):
+    assert apps_engine.sync_engine is not own
+    raise RuntimeError("the test's own")
+
+@pytest.mark.fresh_database
+async def test_2_inside(db):
+    assert apps_engine.sync_engine is not own
+
+def test_3_outside():
+    assert apps_engine.sync_engine is own and SessionLocal.kw == options
+    assert apps_engine.url.database == "production"
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=3, failed=1)

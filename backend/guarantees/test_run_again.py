@@ -66,7 +66,10 @@ def test_it_runs_again_at_once_and_is_remembered_until_its_file_changes(project:
 def test_workers_run_it_again_and_remember_it_too(project: Project) -> None:
     write(project, THREE)
 
-    first, second = (project.run("-n", "2"), noted(project)), (project.run("-n", "2"), noted(project))
+    first, second = (
+        (project.run("-n", "2"), noted(project)),
+        (project.run("-n", "2"), noted(project)),
+    )
 
     for result, _ in first, second:
         result.assert_outcomes(passed=3)

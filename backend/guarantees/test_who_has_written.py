@@ -168,12 +168,7 @@ async def test_it(db, name):
     assert all(reason.startswith(UNCOMMITTED) for reason in again.values())
 
 
-def test_what_was_committed_outlasts_the_rollback_of_a_reader(project: Project) -> None:
-    write(
-        project,
-        COUNT
-        + WRITES
-        + """
+OUTLASTS = """
 SEEN = "SELECT (SELECT count(*) FROM users) + (to_regclass('copied') IS NOT NULL)::int"
 
 @pytest.mark.parametrize("name", WRITES)
@@ -188,7 +183,13 @@ async def test_it(db, name):
         await reader.rollback()
         assert await writer.scalar(sa.text(SEEN)) == seen
     assert seen > 0 or name in ("REFRESH", "COMMENT", "large object")
-""",
+"""
+
+
+def test_what_was_committed_outlasts_the_rollback_of_a_reader(project: Project) -> None:
+    write(
+        project,
+        COUNT + WRITES + OUTLASTS,
     )
 
     result = project.run()

