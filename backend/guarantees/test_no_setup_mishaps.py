@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -50,24 +50,24 @@ def passes(project: Project, folder: Path) -> bool:
     return not runs(folder)
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.1, 0.3, 0.6])
+@pytest.mark.parametrize("moment", ["lock", "*/PG_VERSION", "*/global/pg_control", "18.*/*.pid"])
+@pytest.mark.parametrize("kill", [os.kill, os.killpg], ids=["alone", "with all it started"])
 def test_a_first_start_that_is_killed_at_any_moment(
-    project: Project, quick: Path, seconds: float
+    project: Project, quick: Path, moment: str, kill: Callable[[int, int], None]
 ) -> None:
     killed = project.start()
-    while not quick.exists():
+    while not [*quick.glob(moment)]:
         time.sleep(0.001)
-    time.sleep(seconds)
-    os.kill(killed.pid, signal.SIGKILL)  # what it has started goes on
+    kill(killed.pid, signal.SIGKILL)
     killed.communicate()
 
     assert passes(project, quick)
 
 
-def test_two_first_starts_at_once(project: Project, quick: Path) -> None:
-    both = [project.start(), project.start()]
+def test_first_starts_at_once(project: Project, quick: Path) -> None:
+    runs_at_once = [project.start() for _ in range(3)]
 
-    for run in both:
+    for run in runs_at_once:
         output, _ = run.communicate(timeout=60)
         assert "1 passed" in output, output
     assert not runs(quick)
@@ -128,6 +128,24 @@ def test_a_live_run_is_not_harmed_where_its_server_was_killed(
     assert not runs(folder)
 
 
+def test_data_that_a_live_run_uses_is_never_removed(project: Project, folder: Path) -> None:
+    project.write("tests/test_1.py", WAITING)
+    project.write("tests/test_2.py", QUICK)
+    live = project.start("tests/test_1.py")
+    wait_for(project.path / "begun.txt")
+    pid = next(folder.glob("*/postmaster.pid"))
+    os.kill(int(pid.read_text().split()[0]), signal.SIGKILL)
+    pid.with_name("PG_VERSION").unlink()
+
+    result = project.run("tests/test_2.py")
+
+    assert "PostgreSQL cannot start: another run uses " in str(result.stderr)
+    assert pid.exists()
+    (project.path / "go_on.txt").touch()
+    live.communicate(timeout=60)
+    project.run("tests/test_2.py").assert_outcomes(passed=1)
+
+
 def test_a_link_that_somebody_has_planted_is_refused(project: Project, quick: Path) -> None:
     elsewhere = project.path / "elsewhere"
     elsewhere.mkdir()
@@ -176,7 +194,7 @@ def test_memory_that_fills_is_named_and_the_next_run_works(
     output = f"{result.stdout}{result.stderr}"
     assert f"PostgreSQL has no room left for its data in {small}" in output
     assert "To mend it: export TEST_DATABASE_FOLDER=" in output
-    assert re.search(r"Traceback|INTERNALERROR|DiskFull", output) is None
+    assert re.search(r"Traceback|INTERNALERROR|DiskFull|above exception", output) is None
     project.write("tests/test_it.py", QUICK)
     assert passes(project, small)
 

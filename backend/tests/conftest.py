@@ -330,8 +330,8 @@ def explain_full_disk(context: sa.ExceptionContext) -> None:
         problem = f"PostgreSQL has no room left for its data in {where}."
         fix = f"export {FOLDER}=/a/folder/of/yours/with/room"
         if "PYTEST_CURRENT_TEST" in os.environ:
-            pytest.fail(f"{problem}\nTo mend it: {fix}", pytrace=False)
-        raise refusal(problem, fix)
+            raise pytest.fail.Exception(f"{problem}\nTo mend it: {fix}", pytrace=False) from None
+        raise refusal(problem, fix) from None
 
 
 def data_folder() -> Path:
