@@ -215,7 +215,8 @@ lock: ## Pin the newest packages that pyproject.toml allows (needs uv)
 		-o requirements-lowest.lock
 
 .PHONY: clean
-clean: ## Remove .venv and every cache of this checkout
+clean: ## Remove .venv, every cache of this checkout, and the data of the embedded server
+	[ ! -x $(BIN)/python ] || $(BIN)/python -c "from benchmark import server; server.remove_data()"
 	rm -rf .venv .venv-* .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

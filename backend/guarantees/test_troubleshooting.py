@@ -92,9 +92,10 @@ async def test_it(fresh_database):
         await other.execute(sa.text(f"CREATE DATABASE copy TEMPLATE {fresh_database.url.database}"))
 """,
 }
-# These end the run, and stand in test_errors.py and test_crash.py.
+# These end the run, and stand in the files that are named below.
 ELSEWHERE = [
     "PostgreSQL has no connection left",
+    "PostgreSQL has no room left for its data",
     "create_schema failed",
     "TEST_DATABASE_URL \u2026; PostgreSQL with an async driver is needed",
     "the role \u2026 may not create databases",
@@ -113,7 +114,8 @@ def test_it_is_what_a_test_ends_in(project: Project, error: str) -> None:
 
 def test_the_page_has_no_error_that_is_not_reproduced() -> None:
     headings = re.findall(r"^## (.*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    elsewhere = "".join((HERE / f"test_{name}.py").read_text() for name in ("errors", "crash"))
+    names = ("errors", "crash", "no_setup_mishaps")
+    elsewhere = "".join((HERE / f"test_{name}.py").read_text() for name in names)
 
     for heading in headings:
         known = heading in ELSEWHERE or any(heading.startswith(error) for error in ERRORS)
