@@ -12,15 +12,18 @@ LOST = "the connection of the test was lost:"
 
 def ran_again(result: pytest.RunResult) -> dict[str, str]:
     """Return the tests that the end of the report says to mark, without their file, and why."""
-    listed = [number for number, line in enumerate(result.outlines) if " need real commits" in line]
+    heads = [number for number, line in enumerate(result.outlines) if " need real commits" in line]
     found: dict[str, str] = {}
-    for line in result.outlines[listed[0] + 1 :] if listed else []:
-        if not line.startswith("  "):
+    reason = ""
+    for line in result.outlines[heads[0] + 1 :] if heads else []:
+        if line.startswith("    "):
+            found[line.strip().split("::", 1)[1]] = reason
+        elif line.startswith("  "):
+            reason = line.strip()
+        else:
             break
-        test, reason = line.strip().split(": ", 1)
-        found[test.split("::", 1)[1]] = reason
-    if listed:
-        assert result.outlines[listed[0]].startswith(f"{len(found)} tests need real commits"), found  # noqa: S101
+    if heads:
+        assert result.outlines[heads[0]].startswith(f"{len(found)} tests need real commits"), found  # noqa: S101
     return found
 
 

@@ -514,8 +514,8 @@ asyncio.run(main())
         LOOK + OTHERS,
     )
 
-    with own_server("max_prepared_transactions = 5\nautovacuum = off") as server:
-        project.environment["TEST_DATABASE_URL"] = server.get_uri(driver="asyncpg")
+    with own_server("-c max_prepared_transactions=5 -c autovacuum=off") as server:
+        project.environment["TEST_DATABASE_URL"] = str(server.url)
         result = project.run()
 
     result.assert_outcomes(passed=5)
