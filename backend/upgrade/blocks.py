@@ -1,7 +1,7 @@
 """Blocks to paste: each shape's own file, and docs/blocks.md, which shows them whole.
 
-`make blocks` writes them into the page, each under the heading that is its shape's name; and first,
-where the machinery asks for a new name, adds that to each block, as an upgrade would.
+`make blocks` writes the comments of the reference block into all blocks, and the blocks into the
+page, each under the heading that is its shape's name.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from upgrade.change import CURRENT, asked_for, insert
-from upgrade.parts import changed_lines, parts
+from upgrade.change import CURRENT
+from upgrade.parts import changed_lines, comments, parts
 
 BACKEND = Path(__file__).parent.parent
 SHAPES = BACKEND / "guarantees" / "shapes"
@@ -50,12 +50,11 @@ def shown() -> dict[str, tuple[int, str]]:
 
 
 def refresh() -> None:
-    """Write what the machinery newly asks for into the blocks, and the blocks into the page."""
-    reference = parts(CURRENT.read_text(encoding="utf-8"))
+    """Write the comments into the blocks, and the blocks into the page."""
     for path in SHAPES.glob("*/block.py"):
         block = path.read_text(encoding="utf-8")
-        for statement in asked_for(block, reference):
-            block = insert(block, statement, reference.block)
+        for mark, comment in comments(usual()).items():
+            block = block.replace(comments(block)[mark], comment)
         path.write_text(block, encoding="utf-8")
     now = blocks()
 

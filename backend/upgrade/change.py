@@ -26,6 +26,7 @@ from upgrade.parts import (
 )
 
 RELEASED = Path(__file__).parent / "released"
+RENAMED = {"APP": "application"}  # since 0.1
 CURRENT = Path(__file__).parent.parent / "tests" / "conftest.py"
 
 
@@ -203,26 +204,40 @@ def lost_imports(theirs: Parts, released: Parts, ours: Parts) -> list[str]:
 
 def asked_for(block: str, ours: Parts) -> list[str]:
     """Return the lines of the new block that its machinery needs and the adopter's has not."""
-    wanted = used(ours.machinery) - names(block)
-    return [
-        ast.get_source_segment(ours.block, statement) or ""
-        for statement in ast.parse(ours.block).body
-        if isinstance(statement, ast.Assign | ast.AnnAssign) and bound(statement) & wanted
-    ]
+    theirs = names(block)
+    wanted = used(ours.machinery) - theirs
+    found = []
+    for statement in ast.parse(ours.block).body:
+        new = bound(statement) & wanted
+        if new and isinstance(statement, ast.Assign | ast.AnnAssign):
+            (name,) = new
+            line = f"{name} = {RENAMED.get(name)}"
+            is_there = RENAMED.get(name) in theirs
+            found.append(line if is_there else ast.unparse(statement))
+    return found
 
 
-def insert(block: str, statement: str, reference: str) -> str:
-    """Put a line where the reference block has it, else at the end, with its comment if missing."""
-    above = reference[: reference.index(statement)]
-    neighbour = bound(ast.parse(above).body[-1])
-    comment = list(comments(above).values())[-1]
-    at = len(block.rstrip().splitlines())
-    for each in ast.parse(block).body:
-        if bound(each) & neighbour:
-            at = each.end_lineno or at
+def insert(block: str, line: str, reference: str) -> str:
+    """Put a line where the reference block has it, but below all that it uses.
+
+    Its comment comes with it, where the block has not kept that.
+    """
+    (new,) = names(line)
+    statements = ast.parse(reference).body
+    at = next(at for at, each in enumerate(statements) if new in bound(each))
+    above = reference.splitlines(keepends=True)[: statements[at].lineno - 1]
+    neighbours = bound(statements[at - 1]) | used(line)
+    comment = list(comments("".join(above)).values())[-1]
     lines = block.splitlines(keepends=True)
-    new = statement + "\n" if comment in unix(block) else comment + statement + "\n"
-    return "".join(lines[:at]) + new + "".join(lines[at:])
+    number_of_line, after_import = len(block.rstrip().splitlines()), False
+    for each in ast.parse(block).body:
+        is_import = isinstance(each, ast.Import | ast.ImportFrom)
+        if bound(each) & neighbours or (after_import and is_import):
+            number_of_line, after_import = each.end_lineno or 0, is_import
+        else:
+            after_import = False
+    added = f"{line}\n" if comment in unix(block) else f"{comment}{line}\n"
+    return "".join(lines[:number_of_line]) + added + "".join(lines[number_of_line:])
 
 
 def gone(theirs: Parts, released: Parts, ours: Parts) -> list[str]:

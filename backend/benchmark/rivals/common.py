@@ -15,8 +15,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
     It is the fastest setting for each rival: a pool, or a server, can be kept from test to test.
     """
-    for name in ("asyncio_default_fixture_loop_scope", "asyncio_default_test_loop_scope"):
-        config._inicache[name] = "session"  # noqa: SLF001 - pytest has no public way to set an ini
+    loops, getini = (
+        ("asyncio_default_fixture_loop_scope", "asyncio_default_test_loop_scope"),
+        config.getini,
+    )
+    setattr(config, "getini", lambda name: "session" if name in loops else getini(name))  # noqa: B010 - mypy
 
 
 @pytest_asyncio.fixture(scope="session")

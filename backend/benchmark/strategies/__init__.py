@@ -30,10 +30,10 @@ STRATEGIES = (
     Strategy("clone a test", (*ONCE, HERE / "clone.py"), options=ONE_LOOP),
     Strategy("TRUNCATE", (*ONCE, HERE / "truncate.py"), options=ONE_LOOP),
     Strategy("DELETE", (*ONCE, HERE / "delete.py"), options=ONE_LOOP),
-    Strategy("rollback, a connection a test", (*OURS, HERE / "new_connection.py")),
     Strategy("this conftest, production hashing", (*OURS, PRODUCTION_HASHING)),
     Strategy("this conftest", OURS),
     Strategy(f"this conftest, -n {CPUS}", OURS, CPUS),
+    Strategy("this conftest, real commits", OURS, options=("--noconftest", "--real-commits")),
 )
 # What each step gains on its own, in the order in which a project would take them.
 LADDER = (
