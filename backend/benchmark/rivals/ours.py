@@ -43,5 +43,5 @@ def write_conftest(folder: Path) -> Path:
     """Write the copy into a folder, and return its path."""
     ours = parts((TESTS / "conftest.py").read_text(encoding="utf-8"))
     copy = folder / "ours.py"
-    copy.write_text("".join((ours.head, BLOCK, ours.machinery)), encoding="utf-8")
+    copy.write_text(f"{ours.head}{BLOCK}{ours.machinery}", encoding="utf-8")
     return copy
