@@ -1293,8 +1293,8 @@ async def sweep(admin: Administrator) -> int:
 
 
 # --- the embedded server --------------------------------------------------------------------------
-# Problem: without TEST_DATABASE_URL PostgreSQL has to come by itself: by the programs of a wheel, of
-# which nothing else is used. The runs of a user share a server: the first starts it, the last one
+# Problem: without TEST_DATABASE_URL PostgreSQL has to come by itself: by the programs of a wheel,
+# of which nothing else is used. The runs of a user share a server: the first starts it, the last one
 # out stops it. State: files. Each run keeps a lock, beside the others', on the file *.users, which
 # the kernel frees however a run ends. Who starts, stops or removes a server has `lock` alone.
 
