@@ -46,10 +46,6 @@ async def test_the_session_reads_anew_what_another_has_changed(session):
     assert (await session.scalars(select(User))).one().email == "joan"
 
 
-async def test_an_application_by_its_old_name(application, async_client):
-    assert application.title == "FastAPI"
-
-
 async def test_the_session_sees_what_a_request_has_done(db_session, test_client):
     await test_client.post("/users/ada")
     assert (await db_session.scalars(select(User.email))).all() == ["ada"]
@@ -189,15 +185,12 @@ def test_every_block_has_the_four_marks() -> None:
 
 def test_the_aliases_work_together(project: Project) -> None:
     aliases = [each for each in code(ADOPTING, "python") if ALIAS.search(each)]
-    inline = re.search(r"`(@.*)` above `(def _application.*: )(return app)`", text(ADOPTING))
-    assert inline
-    aliases.append("{}\n{}\n    {}\n".format(*inline.groups()))
     at_the_end_of_the_block(project, aliases)
     project.write("tests/test_old.py", OLD_SUITE)
 
     result = project.run()
 
-    result.assert_outcomes(passed=10)
+    result.assert_outcomes(passed=9)
 
 
 def test_the_rows_of_every_test_are_those_of_the_page(project: Project) -> None:

@@ -6,6 +6,7 @@ project has in place of the example's files, and its block, unless that is the r
 """
 
 import ast
+import re
 import shutil
 
 import pytest
@@ -78,7 +79,7 @@ def lay_out(project: Project, shape: str) -> None:
 
 
 def in_the_form_of_0_1(block: str) -> str:
-    """Return the conftest of 0.1 with a block as it was then: actors at the end, two names less."""
+    """Return the conftest of 0.1 with a block as it was then: other names, actors at the end."""
     old = parts(releases()[OLD_VERSION])
     actors, lines = [], block.splitlines(keepends=True)
     authenticated = False
@@ -88,15 +89,19 @@ def in_the_form_of_0_1(block: str) -> str:
             begin = min(each.lineno for each in statement.decorator_list) - 1
             source = slice(begin, statement.end_lineno)
             actors += ["\n\n", *lines[source]]
-        elif not bound(statement) & {"REAL_COMMITS", "ALLOWED"}:
+        elif not bound(statement) & {"REAL_COMMITS", "ALLOWED", "BASE_URL"}:
             authenticated |= "authenticate" in bound(statement)
             continue
         lines[source] = [""] * (source.stop - source.start)
-    then = "".join(lines)
+    then = re.sub(r"\bAPP\b", "application", "".join(lines))
     for mark, comment in comments(block).items():
         then = then.replace(comment, comments(old.block)[mark])
     was = Parts(old.head, then.strip() + "\n\n\n", old.machinery)
-    return "".join(was[:3]) + f"\n\n{OLD_ACTORS}\n" + "".join(actors)
+    return (
+        "".join(was[:3])
+        + f"\n\n{OLD_ACTORS}\n"
+        + re.sub(r"\bAPP\b", "application", "".join(actors))
+    )
 
 
 @pytest.mark.parametrize("shape", TESTS)
@@ -113,7 +118,7 @@ def test_the_block_is_all_that_changes(project: Project, shape: str) -> None:
 def test_a_copy_of_0_1_passes_after_its_upgrade(project: Project, shape: str) -> None:
     lay_out(project, shape)
     copied = in_the_form_of_0_1(blocks()[shape])
-    assert "REAL_COMMITS" not in copied
+    assert not re.search(r"^(APP|BASE_URL|REAL_COMMITS|ALLOWED)\b", copied, re.MULTILINE)
 
     done = upgrade(copied, releases())
     project.write("tests/conftest.py", done.text)

@@ -477,19 +477,30 @@ async def test_1_two_phases(db):
 
 async def test_2_look(db): await look(db)
 
-async def test_3_another_program(fresh_database):
+async def start(engine, script):
     global other
-    url = str(fresh_database.url.set(drivername="postgresql").render_as_string(False))
-    name = "SELECT current_database()::text"
-    async with fresh_database.connect() as connection:
-        name = await connection.scalar(sa.text(name))
-    url = sa.make_url(url).set(database=name).render_as_string(False)
-    other = subprocess.Popen([sys.executable, "other.py", url], stdout=subprocess.PIPE)
-    assert other.stdout.readline() == b"locked\\n"
+    async with engine.connect() as connection:
+        name = await connection.scalar(sa.text("SELECT current_database()::text"))
+    url = engine.url.set(drivername="postgresql", database=name).render_as_string(False)
+    command = [sys.executable, "other.py", url, script]
+    other = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert other.stdout.readline() == b"done\\n"
+
+async def test_3_another_program_works(fresh_database):
+    await start(fresh_database, "BEGIN; INSERT INTO users (email) VALUES ('other'); LOCK roles")
 
 async def test_4_look(db):
     await look(db)
-    other.communicate(timeout=9)
+    other.kill()
+    other.communicate()
+
+async def test_5_another_program_idles(fresh_database):
+    await start(fresh_database, "CREATE TABLE of_other (); INSERT INTO users (email) VALUES ('o')")
+
+async def test_6_look(db):
+    await look(db)
+    other.kill()
+    other.communicate()
 """
 
 
@@ -502,8 +513,8 @@ import asyncpg
 
 async def main():
     connection = await asyncpg.connect(sys.argv[1])
-    await connection.execute("BEGIN; INSERT INTO users (email) VALUES ('other'); LOCK roles")
-    print("locked", flush=True)
+    await connection.execute(sys.argv[2])
+    print("done", flush=True)
     await asyncio.sleep(99)
 
 asyncio.run(main())
@@ -518,7 +529,7 @@ asyncio.run(main())
         project.environment["TEST_DATABASE_URL"] = str(server.url)
         result = project.run()
 
-    result.assert_outcomes(passed=5)
+    result.assert_outcomes(passed=7)
 
 
 @pytest.mark.parametrize("how", ["the option", "the line in the block"])

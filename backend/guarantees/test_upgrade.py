@@ -27,6 +27,8 @@ from upgrade.parts import (
 
 CURRENT = REAL_CONFTEST.read_text(encoding="utf-8")
 OLD = releases()["0.1.0"]
+# In 0.1 the app had another name in the block, which stays.
+OLD_UPGRADED = CURRENT.replace("reference_app", "application")
 NEXT = "9.9.9"
 
 
@@ -93,7 +95,7 @@ def test_an_untouched_copy_of_0_1_becomes_an_untouched_copy() -> None:
     done = upgrade(OLD, releases())
 
     assert (done.before, done.after) == ("0.1.0", parts(CURRENT).version)
-    assert done.text == CURRENT
+    assert done.text == OLD_UPGRADED
 
 
 def test_the_suite_of_a_copied_0_1_passes_after_its_upgrade(project: Project) -> None:
@@ -124,7 +126,7 @@ def test_the_actors_of_0_1_move_into_the_block_whatever_they_are() -> None:
 def test_a_copy_of_0_1_may_have_lost_the_line_for_isort() -> None:
     done = upgrade(OLD.replace("# isort: split\n", ""), releases())
 
-    assert done.text == CURRENT
+    assert done.text == OLD_UPGRADED
 
 
 def test_what_the_new_block_has_besides_comes_with_its_comment() -> None:
@@ -295,7 +297,7 @@ def test_the_command_writes_the_file_and_says_what_has_changed(tmp_path: Path) -
     done = run(copy)
 
     assert done.returncode == 0
-    assert copy.read_text(encoding="utf-8") == CURRENT
+    assert copy.read_text(encoding="utf-8") == OLD_UPGRADED
     first, *rest = done.stdout.splitlines()
     assert first.startswith(f"{copy}: 0.1.0 -> {parts(CURRENT).version}, ")
     assert "  +REAL_COMMITS = False" in rest

@@ -1,13 +1,15 @@
-# ADAPT 1/4: the application, its session factories (get_db's first), its password hashing.
+# ADAPT 1/4: the application; its session factories, get_db's first; its password hashing.
+from app import main
 from app.db import engine as app_engine
 from app.db import metadata
-from app.main import app as application
 
+APP = main.app
 SESSION_FACTORIES = [async_sessionmaker(app_engine)]
 User = Any  # the app has none
 
 # ADAPT 2/4: the schema; and the files besides the models that it is made of (migrations, SQL).
-# setup_roles is None, or a function from a session to rows that every test may count on.
+# And setup_roles, here or imported: a function from a session to the rows that every test may count
+# on, or None.
 METADATA = metadata
 SCHEMA_FILES: list[Path] = []
 setup_roles = None
@@ -27,7 +29,10 @@ REAL_COMMITS = False
 ALLOWED: list[Any] = []
 
 
-# ADAPT 4/4: what makes a request a user's own; your actors and other fixtures.
+# ADAPT 4/4: where requests seem to go; what makes one a user's own; your actors and other fixtures.
+BASE_URL = "http://test"
+
+
 def authenticate(user: User) -> dict[str, str]:
     """Nobody logs in."""
     return {}

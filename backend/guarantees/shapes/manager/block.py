@@ -1,21 +1,22 @@
-# ADAPT 1/4: the application, its session factories (get_db's first), its password hashing.
+# ADAPT 1/4: the application; its session factories, get_db's first; its password hashing.
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 
-from app import security
+from app import main, security
 from app.db import Base, DatabaseSessionManager
-from app.main import app as application
 from app.models import User
 from app.roles import setup_roles
 from tests import factories
 
-application.state.database = DatabaseSessionManager("postgresql+asyncpg://")
-SESSION_FACTORIES = [application.state.database.factory]
+APP = main.app
+APP.state.database = DatabaseSessionManager("postgresql+asyncpg://")
+SESSION_FACTORIES = [APP.state.database.factory]
 # Real argon2 at its cheapest: at production cost, hashing is dearer than all the rest of a test.
 security.password_hasher = PasswordHash((Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1),))
 
 # ADAPT 2/4: the schema; and the files besides the models that it is made of (migrations, SQL).
-# Imported above: setup_roles, a function from a session to rows that every test may count on.
+# And setup_roles, here or imported: a function from a session to the rows that every test may count
+# on, or None.
 METADATA = Base.metadata
 SCHEMA_FILES: list[Path] = []
 
@@ -34,7 +35,10 @@ REAL_COMMITS = False
 ALLOWED: list[Any] = []
 
 
-# ADAPT 4/4: what makes a request a user's own; your actors and other fixtures.
+# ADAPT 4/4: where requests seem to go; what makes one a user's own; your actors and other fixtures.
+BASE_URL = "http://test"
+
+
 def authenticate(user: User) -> dict[str, str]:
     """Return the headers of a request made by this user."""
     return {"Authorization": f"Bearer {security.create_access_token(user.id)}"}
