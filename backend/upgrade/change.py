@@ -211,33 +211,43 @@ def asked_for(block: str, ours: Parts) -> list[str]:
         new = bound(statement) & wanted
         if new and isinstance(statement, ast.Assign | ast.AnnAssign):
             (name,) = new
-            line = f"{name} = {RENAMED.get(name)}"
-            is_there = RENAMED.get(name) in theirs
-            found.append(line if is_there else ast.unparse(statement))
+            was = RENAMED.get(name)
+            source = ast.get_source_segment(ours.block, statement) or ""
+            found.append(f"{name} = {was}" if was in theirs else source)
     return found
 
 
 def insert(block: str, line: str, reference: str) -> str:
-    """Put a line where the reference block has it, but below all that it uses.
+    """Put a line where the reference block has it: below the same comment or the same line.
 
-    Its comment comes with it, where the block has not kept that.
+    And below all that it uses. Its comment comes with it, where the block has not kept that.
     """
     (new,) = names(line)
     statements = ast.parse(reference).body
     at = next(at for at, each in enumerate(statements) if new in bound(each))
-    above = reference.splitlines(keepends=True)[: statements[at].lineno - 1]
-    neighbours = bound(statements[at - 1]) | used(line)
-    comment = list(comments("".join(above)).values())[-1]
+    above = "".join(reference.splitlines(keepends=True)[: statements[at].lineno - 1])
+    comment = list(comments(above).values())[-1]
+    if above.endswith(comment) and comment in unix(block):
+        before, _, after = unix(block).partition(comment)
+        gap = "\n\n" if after.startswith(("def ", "async def ", "@")) else ""
+        return f"{before}{comment}{line}\n{gap}{after}"
     lines = block.splitlines(keepends=True)
-    number_of_line, after_import = len(block.rstrip().splitlines()), False
+    after_line = place(block, bound(statements[at - 1]) | used(line))
+    added = f"{line}\n" if comment in unix(block) else f"{comment}{line}\n"
+    return "".join(lines[:after_line]) + added + "".join(lines[after_line:])
+
+
+def place(block: str, neighbours: set[str]) -> int:
+    """Return after how many lines a new one can stand: below these names, and among no imports."""
+    lines = block.splitlines()
+    after, in_imports = len(block.rstrip().splitlines()), False
     for each in ast.parse(block).body:
         is_import = isinstance(each, ast.Import | ast.ImportFrom)
-        if bound(each) & neighbours or (after_import and is_import):
-            number_of_line, after_import = each.end_lineno or 0, is_import
-        else:
-            after_import = False
-    added = f"{line}\n" if comment in unix(block) else f"{comment}{line}\n"
-    return "".join(lines[:number_of_line]) + added + "".join(lines[number_of_line:])
+        in_imports = is_import and (in_imports or bool(bound(each) & neighbours))
+        if in_imports or bound(each) & neighbours:
+            after = each.end_lineno or 0
+            after += in_imports and not lines[after].strip()  # the empty line below them
+    return after
 
 
 def gone(theirs: Parts, released: Parts, ours: Parts) -> list[str]:
