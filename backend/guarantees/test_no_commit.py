@@ -112,7 +112,7 @@ def test_each_is_refused_at_its_line_and_leaves_nothing(
     result = project.run("--refusals-fail")
 
     said = (project.path / "noted.txt").read_text(encoding="utf-8").split("\n")
-    refusals = f"Refused: {ENDS}", f"Refused: {DRIVER}"
+    refusals = ENDS, f"Refused: {DRIVER}"
     # What the driver ends by a script, and what comes after it, is seen at the end of the test.
     late = {"the driver again", "and chain", "a transaction of the driver"}
     for number, name in enumerate(names):
