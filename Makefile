@@ -24,17 +24,17 @@ export PYTHONPATH := backend
 # Images often set it; without the cache every run would compile every test again.
 unexport PYTHONDONTWRITEBYTECODE
 
-##@ Tests
+# --- Tests
 
 .PHONY: test
 test: test-backend guarantees shapes ## All tests: the reference suite, the guarantees, other shapes
 
 .PHONY: guarantees
-guarantees: $(READY) ## The tests of the conftest itself, each in a project of its own
+guarantees: $(READY) #- The tests of the conftest itself, each in a project of its own
 	$(BIN)/pytest backend/guarantees --ignore backend/guarantees/test_drop_in.py -n $(N) $(ARGS)
 
 .PHONY: shapes
-shapes: .venv-shapes/.ready ## The conftest in projects of other shapes, in an environment of their own
+shapes: .venv-shapes/.ready #- The conftest in projects of other shapes, in an environment of their own
 	.venv-shapes/$(SCRIPTS)/pytest backend/guarantees/test_drop_in.py -n $(N) $(ARGS)
 
 .PHONY: test-backend
@@ -50,21 +50,21 @@ test-before: $(READY) ## The same tests under the old conftest: drop and create 
 	$(BIN)/pytest --noconftest -p benchmark.before backend/tests $(ARGS)
 
 .PHONY: test-random
-test-random: $(READY) ## The reference suite in random order; repeat one with SEED=the number it printed
+test-random: $(READY) #- The reference suite in random order; repeat one with SEED=the number it printed
 	$(BIN)/pytest backend/tests --random-order $(if $(SEED),--random-order-seed=$(SEED)) $(ARGS)
 
 .PHONY: test-lowest test-newest
-test-lowest: ## The suite and the guarantees on the lowest versions of pyproject.toml
-test-newest: ## The same on the newest versions there are, past the lock file
+test-lowest: #- The suite and the guarantees on the lowest versions of pyproject.toml
+test-newest: #- The same on the newest versions there are, past the lock file
 test-lowest test-newest: test-%: .venv-%/.ready
 	.venv-$*/$(SCRIPTS)/pytest backend/tests $(ARGS)
 	.venv-$*/$(SCRIPTS)/pytest backend/guarantees --ignore backend/guarantees/test_drop_in.py -n $(N) $(ARGS)
 
-##@ Shards: a suite that has outgrown one machine
+# --- Shards: a suite that has outgrown one machine
 
 .PHONY: test-shard checked-shard
 test-shard: PART = $(subst /,-of-,$(SHARD))
-test-shard: checked-shard $(READY) ## One part of the suite, as in: make test-shard SHARD=2/4; its report goes to shards/
+test-shard: checked-shard $(READY) #- One part of the suite, as in: make test-shard SHARD=2/4; its report goes to shards/
 	mkdir -p shards
 	rm -f shards/shard-$(PART).xml shards/.coverage.$(PART).*
 	COVERAGE_FILE=shards/.coverage.$(PART) $(BIN)/coverage run --include "backend/app/*" \
@@ -77,28 +77,28 @@ checked-shard:
 		{ echo "SHARD=$(SHARD) is no part of the suite; type: make test-shard SHARD=2/4" >&2; exit 1; }
 
 .PHONY: merge-shards
-merge-shards: $(READY) ## Merge what is in shards/; fails unless every test of the suite ran once, and passed
+merge-shards: $(READY) #- Merge what is in shards/; fails unless every test of the suite ran once, and passed
 	$(BIN)/python -m ci.shards shards backend/tests
 	rm -f shards/.coverage
 	$(BIN)/coverage report --keep-combined --data-file shards/.coverage \
 		--include "backend/app/*" --fail-under 97
 
 .PHONY: durations
-durations: $(READY) ## Record how long each test takes, by which the suite is split
+durations: $(READY) #- Record how long each test takes, by which the suite is split
 	$(BIN)/pytest backend/tests --store-durations --clean-durations --durations-path $(DURATIONS)
 
 .PHONY: model
-model: $(READY) ## How far workers and shards go: wall times of larger suites; what a shard costs: ARGS="--shard-s 60"
+model: $(READY) #- How far workers and shards go: wall times of larger suites; what a shard costs: ARGS="--shard-s 60"
 	$(BIN)/python -m ci.model $(ARGS)
 
-##@ Comparison
+# --- Comparison
 
 .PHONY: compare
 compare: $(READY) ## Before and after, in a table; of your own project: ARGS="PROJECT --before main --after HEAD"
 	$(BIN)/python -m benchmark.compare $(ARGS)
 
 .PHONY: summary
-summary: $(READY) ## The figures of compare.json as Markdown, with a chart: for the summary of a CI job
+summary: $(READY) #- The figures of compare.json as Markdown, with a chart: for the summary of a CI job
 	@$(BIN)/python -m ci.summary compare.json
 
 .PHONY: isolation
@@ -110,14 +110,14 @@ profile: $(READY) ## Where the time of a suite goes, and what to fix next; of yo
 	$(BIN)/python -m benchmark.profile $(ARGS)
 
 .PHONY: benchmark
-benchmark: .venv-charts/.ready .venv-rivals/.ready ## All strategies, rivals, limit and growth: docs/benchmarks
+benchmark: .venv-charts/.ready .venv-rivals/.ready #- All strategies, rivals, limit and growth: docs/benchmarks
 	.venv-charts/bin/python -m benchmark $(ARGS)
 
 .PHONY: benchmark-rivals
-benchmark-rivals: .venv-charts/.ready .venv-rivals/.ready ## The rivals alone
+benchmark-rivals: .venv-charts/.ready .venv-rivals/.ready #- The rivals alone
 	.venv-charts/bin/python -m benchmark rivals $(ARGS)
 
-##@ Your own copy
+# --- Your own copy
 
 .PHONY: upgrade
 upgrade: ## Bring your copy to this version, your block untouched: FILE=../yours/tests/conftest.py
@@ -126,11 +126,11 @@ upgrade: ## Bring your copy to this version, your block untouched: FILE=../yours
 	@$(PYTHON) -m upgrade "$(FILE)" $(ARGS)
 
 .PHONY: blocks
-blocks: ## Write the blocks of the shapes into docs/blocks.md
+blocks: #- Write the blocks of the shapes into docs/blocks.md
 	@$(NEW_ENOUGH)
 	@$(PYTHON) -m upgrade.blocks
 
-##@ Application
+# --- Application
 
 .PHONY: run
 run: $(READY) ## Serve the reference application on http://127.0.0.1:8000/docs
@@ -141,7 +141,7 @@ serve: db-migrate
 	$(BIN)/uvicorn app.main:app $(ARGS)
 
 .PHONY: db-migrate
-db-migrate: $(READY) ## Bring the database up to the newest migration: DATABASE_URL's, or the one of `make run`
+db-migrate: $(READY) #- Bring the database up to the newest migration: DATABASE_URL's, or the one of `make run`
 	$(BIN)/python -m benchmark.server $(BIN)/alembic -c backend/alembic.ini upgrade head
 
 .PHONY: db
@@ -152,15 +152,15 @@ db: ## Start a PostgreSQL in Docker and print the TEST_DATABASE_URL to export
 	@echo "export TEST_DATABASE_URL=postgresql+asyncpg://tests:tests@127.0.0.1:54329/tests"
 
 .PHONY: db-stop
-db-stop: ## Remove it
+db-stop: #- Remove it
 	@docker compose ls >/dev/null 2>&1 || { echo "Docker with Compose is not running: there is nothing to" \
 		"stop. The PostgreSQL from the wheel stops by itself." >&2; exit 1; }
 	docker compose down --volumes
 
-##@ Quality
+# --- Quality
 
 .PHONY: lint
-lint: $(READY) ## Lint, format, types, spelling, and the files of CI, without changing anything
+lint: $(READY) #- Lint, format, types, spelling, and the files of CI, without changing anything
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -172,16 +172,16 @@ lint: $(READY) ## Lint, format, types, spelling, and the files of CI, without ch
 	$(BIN)/zizmor --offline --quiet --persona auditor .github
 
 .PHONY: fix
-fix: $(READY) ## Mend what lint can mend by itself
+fix: $(READY) #- Mend what lint can mend by itself
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
 .PHONY: docs-check
-docs-check: $(READY) ## Links, anchors, commands and code of README and docs
+docs-check: $(READY) #- Links, anchors, commands and code of README and docs
 	$(BIN)/pytest backend/guarantees/test_docs.py $(ARGS)
 
 .PHONY: coverage
-coverage: $(READY) ## The suite and the guarantees, and how much of app and conftest they reach
+coverage: $(READY) #- The suite and the guarantees, and how much of app and conftest they reach
 	$(BIN)/coverage erase
 	$(BIN)/coverage run --include "backend/app/*" -m pytest backend/tests
 	$(BIN)/coverage run --include "*/tests/conftest.py" -m pytest backend/guarantees \
@@ -190,29 +190,29 @@ coverage: $(READY) ## The suite and the guarantees, and how much of app and conf
 	$(BIN)/coverage report --include "backend/tests/conftest.py" --fail-under 97
 
 .PHONY: audit
-audit: .venv-audit/.ready ## Known vulnerabilities of the pinned packages (needs the network)
-	.venv-audit/$(SCRIPTS)/pip-audit --strict --disable-pip --require-hashes -r requirements.lock
+audit: .venv-audit/.ready #- Known vulnerabilities of the pinned packages (needs the network)
+	.venv-audit/$(SCRIPTS)/pip-audit --strict --disable-pip --require-hashes -r locks/dev.lock
 
 .PHONY: check
 check: lint coverage shapes ## What CI runs: lint, types, all tests with their coverage
 
 .PHONY: workflow
-workflow: $(READY) ## The steps of the CI workflow, here and in order, each job in a fresh clone
+workflow: $(READY) #- The steps of the CI workflow, here and in order, each job in a fresh clone
 	$(BIN)/python -m ci.workflow $(ARGS)
 
-##@ Housekeeping
+# --- Housekeeping
 
 .PHONY: setup
-setup: $(READY) ## Install the pinned packages into .venv (every other target does it by itself)
+setup: $(READY) #- Install the pinned packages into .venv (every other target does it by itself)
 
 .PHONY: lock
-lock: ## Pin the newest packages that pyproject.toml allows (needs uv)
-	uv pip compile pyproject.toml --group dev $(LOCK) -o requirements.lock
-	uv pip compile pyproject.toml --group shapes $(LOCK) -o requirements-shapes.lock
-	uv pip compile pyproject.toml --group charts $(LOCK) -o requirements-charts.lock
-	uv pip compile pyproject.toml --group rivals $(LOCK) -o requirements-rivals.lock
+lock: #- Pin the newest packages that pyproject.toml allows (needs uv)
+	uv pip compile pyproject.toml --group dev $(LOCK) -o locks/dev.lock
+	uv pip compile pyproject.toml --group shapes $(LOCK) -o locks/shapes.lock
+	uv pip compile pyproject.toml --group charts $(LOCK) -o locks/charts.lock
+	uv pip compile pyproject.toml --group rivals $(LOCK) -o locks/rivals.lock
 	uv pip compile pyproject.toml --group test --group benchmark $(LOCK) --resolution lowest-direct \
-		-o requirements-lowest.lock
+		-o locks/lowest.lock
 
 .PHONY: clean
 clean: ## Remove .venv, every cache of this checkout, and the data of the embedded server
@@ -221,13 +221,11 @@ clean: ## Remove .venv, every cache of this checkout, and the data of the embedd
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: help
-help: ## This text
-	@awk 'BEGIN {FS = ":.*## "; print "make TARGET [ARGS=\"...\"]"} \
-		/^##@/ {printf "\n%s\n", substr($$0, 5)} \
-		/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-
-NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	{ echo "Python 3.11 or newer is needed; type: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
+help: #- This text
+	@echo 'make TARGET [ARGS="..."]'
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo 'For work on this repository:'
+	@awk 'BEGIN {FS = ":.*#- "} /^[a-z-]+:.*#- / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # An environment with what the argument names, by uv where it is installed, else by venv and pip.
 define INSTALL
@@ -247,9 +245,9 @@ UNLOCKED = $(PYTHON) -c 'import tomllib; project = tomllib.load(open("pyproject.
 	groups = project["dependency-groups"]; \
 	print(*project["project"]["dependencies"], *groups["test"], *groups["benchmark"], sep="\n")'
 
-.venv/.ready: requirements.lock
+.venv/.ready: locks/dev.lock
 	$(call INSTALL,--require-hashes -r $<)
-.venv-%/.ready: requirements-%.lock
+.venv-%/.ready: locks/%.lock
 	$(call INSTALL,--require-hashes -r $<)
 # What is newest changes without a file that changes.
 .PHONY: .venv-newest/.ready .venv-audit/.ready
