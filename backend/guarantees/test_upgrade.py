@@ -139,6 +139,29 @@ def test_what_the_new_block_has_besides_comes_with_its_comment() -> None:
     assert "def authenticate" in after
 
 
+def test_a_new_line_stands_below_what_it_uses() -> None:
+    copied = OLD.replace("from app.main import app as", "from app.main import create_app as")
+    copied = copied.replace("create_app as application", "create_app")
+    copied = copied.replace("# Real argon2", "application = create_app()\n# Real argon2")
+
+    done = upgrade(copied, releases())
+
+    assert "application = create_app()\nAPP = application\n# Real" in parts(done.text).block
+
+
+def test_a_new_line_stands_below_all_imports() -> None:
+    done = upgrade(OLD.replace("from tests import factories\n", ""), releases())
+
+    assert "import setup_roles\n\nAPP = application\nSESSION_FACTORIES" in done.text
+
+
+def test_a_copy_of_0_1_may_have_no_actors() -> None:
+    done = upgrade(OLD[: OLD.index(OLD_ACTORS)], releases())
+
+    assert [note for note in done.notes if "end of the file" in note] == []
+    assert "regular_user" not in parts(done.text).block
+
+
 def test_a_name_that_the_head_imported_is_imported_in_the_block() -> None:
     copied = OLD.replace(
         "def authenticate(user: User)",
@@ -187,6 +210,12 @@ def test_newlines_stay_as_they_are() -> None:
     assert done.text.count("\n") == done.text.count("\r\n")
     assert parts(done.text).block == parts(copied).block
     assert done.notes == []
+
+
+def test_newlines_stay_as_they_are_from_0_1_on() -> None:
+    done = upgrade(OLD.replace("\n", "\r\n"), releases())
+
+    assert done.text == OLD_UPGRADED.replace("\n", "\r\n")
 
 
 def test_a_formatter_is_no_edit() -> None:

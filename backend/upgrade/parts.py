@@ -116,12 +116,8 @@ def bound(statement: Statement) -> set[str]:
         return {(each.asname or each.name).partition(".")[0] for each in statement.names}
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return {statement.name}
-    nodes = list(ast.walk(statement))
-    found = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    for node in nodes:
-        if isinstance(node, ast.Import | ast.ImportFrom):  # of one platform, for instance
-            found |= bound(node)
-    return found
+    nodes = [node for node in ast.walk(statement) if isinstance(node, ast.Name)]
+    return {node.id for node in nodes if isinstance(node.ctx, ast.Store)}
 
 
 def names(text: str) -> set[str]:
