@@ -60,6 +60,10 @@ test-lowest test-newest: test-%: .venv-%/.ready
 	.venv-$*/$(SCRIPTS)/pytest backend/tests $(ARGS)
 	.venv-$*/$(SCRIPTS)/pytest backend/guarantees --ignore backend/guarantees/test_drop_in.py -n $(N) $(ARGS)
 
+.PHONY: test-versions
+test-versions: $(READY) #- A small project with each set of versions that adopters may have pinned: ARGS="0.24 1.0"
+	$(BIN)/python -m ci.versions $(ARGS)
+
 # --- Shards: a suite that has outgrown one machine
 
 .PHONY: test-shard checked-shard

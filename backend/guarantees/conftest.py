@@ -23,7 +23,7 @@ from benchmark.server import create_database, drop_database, server_url
 from tests.conftest import EmbeddedServer, data_folder
 
 pytest_plugins = ["pytester"]
-collect_ignore = ["example", "shapes"]  # other projects, which run by themselves
+collect_ignore = ["example", "shapes", "versions"]  # other projects, which run by themselves
 
 HERE = Path(__file__).parent
 # What a run of the inner project must not inherit from the run that it is tested by.

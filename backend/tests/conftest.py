@@ -1071,6 +1071,7 @@ BUILDERS_PATIENCE = 300  # seconds to wait while another run builds its schema; 
 PATIENCE = 20  # seconds to wait for the server, or for a task to end
 EXAMPLE_URL = f"{DRIVER}://user:password@host:5432/database"
 WRONG = "the set-up is wrong: "
+OLDEST = 15  # PostgreSQL that has pg_stat_force_next_flush
 A_POOLER = "a pooler in transaction mode, such as pgbouncer, stands before it"
 
 
@@ -1187,17 +1188,20 @@ async def check_access(engine: AsyncEngine) -> None:
     second = open_engine(engine.url, poolclass=NullPool)
     query = """
         SELECT rolname, rolcreatedb OR rolsuper AS may_create,
-          current_setting('transaction_read_only') = 'on' AS read_only, pg_backend_pid() AS pid
+          current_setting('transaction_read_only') = 'on' AS read_only, pg_backend_pid() AS pid,
+          current_setting('server_version_num')::int / 10000 AS version
         FROM pg_roles WHERE rolname = current_user
     """
     try:
         async with asyncio.timeout(PATIENCE), engine.connect() as first, second.connect() as other:
             role = (await first.exec_driver_sql(query)).one()
             pooled = role.pid == await other.scalar(sa.text("SELECT pg_backend_pid()"))
-            if role.may_create and not (role.read_only or pooled):
+            if role.may_create and role.version >= OLDEST and not (role.read_only or pooled):
                 return
             if pooled:
                 problem = A_POOLER
+            elif role.version < OLDEST:
+                problem = f"it is PostgreSQL {role.version}; {OLDEST} or newer is needed"
             elif role.read_only:
                 problem = "it is read-only: a standby, or default_transaction_read_only is on"
             else:
