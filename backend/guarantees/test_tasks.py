@@ -80,7 +80,7 @@ def test_a_task_that_is_left_reaches_no_other_test_and_is_named(project: Project
 
     result.assert_outcomes(passed=2 * 2 * 24)
     left = causes(result, "left")
-    assert {"late", "in_between", "endless", "slow", "careful", "of_a_task"} == set(left)
+    assert {"late", "in_between", "endless", "slow", "careful", "of_a_task"} <= set(left)
     assert left["slow"] == 8
     assert not [line for line in result.outlines if "s call" in line and float(line[:5]) > 9]
 
@@ -243,4 +243,5 @@ async def test_the_next_test_starts_empty(db):
 
     result.assert_outcomes(passed=8)
     assert "another operation is in progress" not in str(result.stdout)
+    assert "test_statements_of_two_sessions_at_once[savepoints]" not in ran_again(result)
     assert counts(result)[2] == 0
