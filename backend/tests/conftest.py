@@ -88,7 +88,8 @@ SESSION_FACTORIES = [SessionLocal]
 # Real argon2 at its cheapest: at production cost, hashing is dearer than all the rest of a test.
 security.password_hasher = PasswordHash((Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1),))
 
-# ADAPT 2/4: the schema; and the files besides the models that it is made of (migrations, SQL).
+# ADAPT 2/4: the schema, and the files besides the models that it is made of (migrations, SQL). A
+# change of these lines, too, builds it anew.
 # And setup_roles, here or imported: a function from a session to the rows that every test may count
 # on, or None.
 METADATA = Base.metadata
@@ -133,8 +134,8 @@ async def admin_user(db: AsyncSession) -> User:
 # Nothing below this line needs editing.
 
 OURS = "engine roles db_transaction override_get_db get_db_session db app client_factory client "
-OURS += "fresh_database empty_database"
-CLASHES = [name for name in OURS.split() if callable(globals().get(name))]
+OURS += "fresh_database fresh_database_url empty_database"
+CLASHES = [name for name in OURS.split() if name in globals()]
 
 # === The contract: every fixture that tests use ===================================================
 SessionFactory = async_sessionmaker[AsyncSession]
@@ -215,6 +216,15 @@ def client(client_factory: ClientFactory) -> AsyncClient:
 def fresh_database(override_get_db: None, engine: AsyncEngine) -> AsyncEngine:
     """The engine, with real connections and commits: asking for it is as good as the marker."""
     return engine
+
+
+@pytest.fixture
+def fresh_database_url(fresh_database: AsyncEngine) -> Iterator[sa.URL]:
+    """The URL of `fresh_database`, for engines and drivers of any kind, TestClient's among them."""
+    url = fresh_database.url
+    OPEN_TO_ALL.add(str(url.database))
+    yield url
+    OPEN_TO_ALL.discard(str(url.database))
 
 
 @pytest_asyncio.fixture
@@ -950,10 +960,12 @@ def connect_or_explain(dialect: sa.Dialect, _record: object, args: Any, to: Any)
         CONNECTING.reset(token)
 
 
-def refuse_stranger(dialect: sa.Dialect, _record: object, args: Any, to: dict[str, Any]) -> None:
+def refuse_stranger(dialect: sa.Dialect, _record: object, args: Any, to: dict[str, Any]) -> Any:
     """Refuse an engine that would connect past the transaction of the test."""
-    if dialect in TRUSTED or dialect.name in ALLOWED or is_open_to_all(args, to):
-        return
+    if dialect in TRUSTED:
+        return None
+    if dialect.name in ALLOWED or is_open_to_all(args, to):
+        return connect_or_explain(dialect, _record, args, to)
     where = f"database {to.get('database', to.get('dbname'))!r} on {to.get('host')!r}"
     advice = USE_A_FACTORY
     if not dialect.is_async:
@@ -1133,7 +1145,8 @@ class Administrator:
     async def drop(self, name: str) -> None:
         """Drop a database of ours; FORCE would ask for the right to end autovacuum's sessions."""
         end = "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity"
-        await self.run(f"{end} WHERE datname = '{name}' AND usename = current_user")
+        whose = "backend_type = 'client backend' AND pg_has_role(usesysid, 'USAGE')"
+        await self.run(f"{end} WHERE datname = '{name}' AND {whose}")
         await self.run(f"DROP DATABASE IF EXISTS {name}")
 
 
@@ -1233,7 +1246,9 @@ def fingerprint() -> str:
     mock: Any = sa.create_mock_engine("postgresql://", collect)
     mock.exec_driver_sql = collect  # for listeners that are functions
     METADATA.create_all(mock)
-    parts = [VERSION, inspect.getsource(create_schema), *sorted(statements)]  # indexes are a set
+    block = Path(__file__).read_text(encoding="utf-8").partition("# ADAPT 2/4")[2]
+    parts = [VERSION, block.partition("# ADAPT 3/4")[0], inspect.getsource(create_schema)]
+    parts += sorted(statements)  # a table's indexes are a set
     digest = hashlib.sha256("".join(parts).encode())
     for path in sorted(SCHEMA_FILES):
         digest.update(path.read_bytes())
@@ -1557,7 +1572,8 @@ def check_versions() -> None:
     if CLASHES:
         names = ", ".join(CLASHES)
         problem = f"The block in {__file__} defines {names}, which stands below it, too"
-        raise refusal(problem, "give yours another name; for another address there is BASE_URL")
+        fix = "give yours another name, or put it into a conftest.py of a folder below"
+        raise refusal(problem, f"{fix}; for another address there is BASE_URL")
     if not isinstance(APP, FastAPI):
         raise refusal(f"APP is no FastAPI application, but {APP!r}", f"see ADAPT 1/4 in {__file__}")
     for factory in SESSION_FACTORIES:
