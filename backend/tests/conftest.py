@@ -440,7 +440,6 @@ async def finish(work: Any) -> Any:
 #   known     the connections in name that this test has opened; their order keeps them alive
 #   owner     whose work the savepoint can undo; nobody's after a commit or a rollback
 #   speaking  whether a statement runs
-#   nested    who has a savepoint of its own
 #   set, lost who has made settings in its transaction; who of these was interrupted by another
 #   by_text   whether a statement was written as text, and so can be DDL
 
@@ -526,7 +525,6 @@ class Rollback(Clone):
             pass  # from now on there is this one connection
         self.known: dict[PoolProxiedConnection, None] = {}
         listen("checkout", lambda _, __, mine: self.known.setdefault(mine))
-        listen("savepoint", lambda connection, _: self.nested.add(connection.connection))
         listen("handle_error", self.on_error)
         for name in ("do_execute", "do_executemany", "do_execute_no_params"):
             listen(name, functools.partial(self.execute, name))
@@ -552,7 +550,6 @@ class Rollback(Clone):
 
     async def begin(self) -> AsyncConnection:
         """Begin the transaction of a test."""
-        self.nested: set[PoolProxiedConnection] = set()
         self.set: set[PoolProxiedConnection] = set()
         self.lost: set[PoolProxiedConnection] = set()
         self.by_text = False
@@ -646,8 +643,6 @@ class Rollback(Clone):
 
     def ask_owner(self, then: str) -> None:
         """Refuse unless the owner has only read; else run a script."""
-        if self.owner in self.nested:
-            refuse(UNCOMMITTED)
         try:
             self.send(f"{ASK}; {then}")
         except Exception:  # noqa: BLE001 - a changed row or an earlier error: both are its own
@@ -690,8 +685,8 @@ class Rollback(Clone):
         """Tell whether the savepoint is this connection's to keep or to undo."""
         if self.shared is None or mine not in self.known:
             return False
-        for noted in self.nested, self.set, self.lost:
-            noted.discard(mine)
+        self.set.discard(mine)
+        self.lost.discard(mine)
         return self.owner in (None, mine)
 
     def set_isolation_level(self, to: Any, level: Any) -> None:
