@@ -145,6 +145,13 @@ def test_the_adapt_marks_are_those_of_the_conftest() -> None:
     assert re.findall(r"^\| (\d/4) \|", text(ADOPTING), re.MULTILINE) == marks
 
 
+def test_the_names_that_a_block_may_not_have_are_those_that_the_conftest_refuses() -> None:
+    ours = re.findall(r'^OURS \+?= "(.*)"$', text(REAL_CONFTEST), re.MULTILINE)
+    (said,) = re.findall(r"^These are ours: ([^.]*)\.", text(ADOPTING), re.MULTILINE)
+
+    assert sorted(re.findall(r"`(\w+)`", said)) == sorted(" ".join(ours).split())
+
+
 def test_the_alembic_recipe_is_that_of_the_tested_shape() -> None:
     (recipe,) = [each for each in code(ADOPTING, "python") if "do_run_migrations" in each]
 

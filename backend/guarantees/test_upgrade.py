@@ -21,7 +21,6 @@ from upgrade.parts import (
     changed_lines,
     code_lines,
     compose,
-    names,
     parts,
 )
 
@@ -288,12 +287,14 @@ def test_a_name_that_both_would_define_is_refused() -> None:
         upgrade(compose(CURRENT, block), a_next_version(more="\nlately = 2\n"))
 
 
-def test_a_name_that_both_have_always_defined_is_kept() -> None:
+def test_a_name_that_both_have_always_defined_is_kept_and_named() -> None:
     block = usual().replace("import Base, SessionLocal", "import Base, SessionLocal, engine")
 
     done = upgrade(compose(CURRENT, block), a_next_version())
 
-    assert "engine" in names(parts(done.text).block)
+    assert parts(done.text).block == block
+    (note,) = done.notes
+    assert note == f"Your block names something engine, and so does {NEXT}: give yours another name"
 
 
 @pytest.mark.parametrize(

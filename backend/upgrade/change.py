@@ -106,6 +106,10 @@ def adapted(theirs: Parts, released: Parts, ours: Parts) -> tuple[str, list[str]
         f"Your block uses {name}, which {ours.version} does not have: see docs/changelog.md"
         for name in gone(theirs, released, ours)
     ]
+    notes += [
+        f"Your block names something {name}, and so does {ours.version}: give yours another name"
+        for name in sorted(names(block) & names(ours.machinery))
+    ]
     return block, notes
 
 

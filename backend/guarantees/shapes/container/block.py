@@ -8,7 +8,8 @@ container.database = Database("postgresql+asyncpg://")
 SESSION_FACTORIES = [container.database.factory]
 User = Any  # the app has none
 
-# ADAPT 2/4: the schema; and the files besides the models that it is made of (migrations, SQL).
+# ADAPT 2/4: the schema, and the files besides the models that it is made of (migrations, SQL). A
+# change of these lines, too, builds it anew.
 # And setup_roles, here or imported: a function from a session to the rows that every test may count
 # on, or None.
 METADATA = Base.metadata

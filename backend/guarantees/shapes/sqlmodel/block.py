@@ -14,7 +14,8 @@ SESSION_FACTORIES = [SessionLocal]
 # Real argon2 at its cheapest: at production cost, hashing is dearer than all the rest of a test.
 security.password_hasher = PasswordHash((Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1),))
 
-# ADAPT 2/4: the schema; and the files besides the models that it is made of (migrations, SQL).
+# ADAPT 2/4: the schema, and the files besides the models that it is made of (migrations, SQL). A
+# change of these lines, too, builds it anew.
 # And setup_roles, here or imported: a function from a session to the rows that every test may count
 # on, or None.
 METADATA = SQLModel.metadata

@@ -18,7 +18,8 @@ SESSION_FACTORIES = [async_session_maker]
 CHEAP = PasswordHelper(PasswordHash((Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1),)))
 main.UserManager.__init__ = partialmethod(main.UserManager.__init__, password_helper=CHEAP)
 
-# ADAPT 2/4: the schema; and the files besides the models that it is made of (migrations, SQL).
+# ADAPT 2/4: the schema, and the files besides the models that it is made of (migrations, SQL). A
+# change of these lines, too, builds it anew.
 # And setup_roles, here or imported: a function from a session to the rows that every test may count
 # on, or None.
 METADATA = Base.metadata
