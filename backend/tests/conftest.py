@@ -2,9 +2,9 @@
 
 Once a schema:  a sealed template database; a changed model or migration builds a new one
 Once a process: a clone of the template, with the rows of setup_roles
-Once a test:    db_transaction -> override_get_db -> get_db_session -> db (arrange and assert)
-                                                  -> app -> client_factory(user), client
-                                                  -> regular_user, admin_user, ...
+Once a test:    db_transaction <- override_get_db <- get_db_session <- db <- regular_user, ...
+                                                  <- app <- client_factory(user) <- client
+                (a <- b: b asks for a)
 
 Whatever a test commits, through the app or through `db`, is a savepoint inside the transaction of
 `db_transaction`, and gone when the test ends. @pytest.mark.fresh_database gives a test real
@@ -15,7 +15,8 @@ The database that TEST_DATABASE_URL names is never written to: clones are made b
 that variable PostgreSQL starts by itself, from a wheel.
 
 Adopt it: 1. copy this file into your tests folder; 2. edit the ADAPT lines; 3. delete the fixtures
-that drop and create your tables; 4. run `pytest`, then `pytest -n auto`. See docs/adopting.md.
+that drop and create your tables; 4. run `pytest`, then `pytest -n auto`. See docs/adopting.md of
+fastapi-conftest. Upgrade it: `make upgrade FILE=...` there, or paste your block into the new file.
 """
 
 from __future__ import annotations
@@ -84,14 +85,14 @@ from app.roles import setup_roles
 from tests import factories
 
 APP = reference_app
-SESSION_FACTORIES = [SessionLocal]
+SESSION_FACTORIES = [SessionLocal]  # all of them work on the one database of the test
 # Real argon2 at its cheapest: at production cost, hashing is dearer than all the rest of a test.
 security.password_hasher = PasswordHash((Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1),))
 
 # ADAPT 2/4: the schema, and the files besides the models that it is made of (migrations, SQL). A
 # change of these lines, too, builds it anew.
-# And setup_roles, here or imported: a function from a session to the rows that every test may count
-# on, or None.
+# And setup_roles, here or imported: an async function that takes a session and adds the rows that
+# every test may count on, or None.
 METADATA = Base.metadata
 SCHEMA_FILES: list[Path] = []
 
@@ -101,17 +102,17 @@ def create_schema(connection: sa.Connection) -> None:
     METADATA.create_all(connection)
 
 
-# ADAPT 3/4: how the app makes an engine; its driver, for when TEST_DATABASE_URL is not set; whether
-# the whole suite runs with real commits; and the engines of other stores, or names of dialects such
-# as "sqlite", that tests may connect to.
+# ADAPT 3/4: the engine, and what else tests may connect to.
+# How the app makes its engine; as a function of yours, make_engine(url, **options), let our options
+# win over the app's, and add its event listeners.
 make_engine = create_async_engine
-DRIVER = "postgresql+asyncpg"
-REAL_COMMITS = False
-ALLOWED: list[Any] = []
+DRIVER = "postgresql+asyncpg"  # for when TEST_DATABASE_URL is not set
+REAL_COMMITS = False  # True runs the whole suite as @pytest.mark.fresh_database does
+ALLOWED: list[Any] = []  # engines of other stores, or names of dialects such as "sqlite"
 
 
-# ADAPT 4/4: where requests seem to go; what makes one a user's own; your actors and other fixtures.
-BASE_URL = "http://test"
+# ADAPT 4/4: requests; your actors and other fixtures, a client of a second app among them.
+BASE_URL = "http://test"  # where requests seem to go
 
 
 def authenticate(user: User) -> dict[str, str]:
@@ -133,6 +134,7 @@ async def admin_user(db: AsyncSession) -> User:
 
 # Nothing below this line needs editing.
 
+# What the block has named already and the fixtures below would replace; check_setup refuses it.
 OURS = "engine roles db_transaction override_get_db get_db_session db app client_factory client "
 OURS += "fresh_database fresh_database_url empty_database"
 CLASHES = [name for name in OURS.split() if name in globals()]
@@ -144,7 +146,7 @@ ClientFactory = Callable[["User | None"], AsyncClient]
 
 @pytest.fixture(scope="session")
 def engine(database_server: Server) -> AsyncEngine:
-    """An engine on the database of whichever test runs; between tests it is refused."""
+    """An engine on the database of the test that runs; between tests its statements are refused."""
     return make_engine(sa.make_url(database_server.url))
 
 
@@ -165,7 +167,10 @@ async def db_transaction(database_path: Clone) -> AsyncIterator[AsyncConnection]
 async def override_get_db(
     db_transaction: AsyncConnection, engine: AsyncEngine
 ) -> AsyncIterator[None]:
-    """The app's own get_db, like all else that opens a session, works on the test's database."""
+    """The app's own get_db, like all else that opens a session, works on the test's database.
+
+    Tasks that the test leaves behind are cancelled, and named at the end of the report.
+    """
     before = asyncio.all_tasks()
     with redirected([engine, *engines_of_the_app(engine)], db_transaction.engine):
         yield
@@ -180,7 +185,7 @@ def get_db_session(override_get_db: None) -> SessionFactory:
 
 @pytest_asyncio.fixture
 async def db(get_db_session: SessionFactory) -> AsyncIterator[AsyncSession]:
-    """The test's own session, to arrange and to assert; what it reads, it reads anew.
+    """The test's own session, to arrange and to assert; what it selects, it reads anew.
 
     No request ever shares it: what it has loaded, a request may have changed meanwhile.
     """
@@ -248,7 +253,8 @@ PREFIX = "fastapi_conftest"  # of all that we create on a server
 # the test that runs; everybody adds to it, and pytest_runtest_makereport hands it to the report.
 
 MARKER = "@pytest.mark.fresh_database"
-# The kinds of notes. What is SERVED by real commits was refused, and has the test run again.
+# The kinds of notes: REFUSED for good; SERVED, which is refused, but real commits can do it, and so
+# the test runs AGAIN; databases CLONED anew; tasks LEFT behind.
 REFUSED, SERVED, AGAIN, CLONED, LEFT = "refused", "served", "ran again", "cloned anew", "left"
 NOTES: list[tuple[str, str]] = []
 ADVICE = f"With {MARKER} the test has real connections and real commits, where this works."
@@ -275,11 +281,11 @@ def refusal(problem: str, fix: str) -> pytest.UsageError:
 # Problem: a test must find its database as setup_roles left it. Each path has a database of this
 # process, cloned when its first test needs it, and cleans up after each test in its own way. What
 # it has not verified to be clean is cloned anew before the next test. State: `engine`, of the
-# clone, or None while there is none that is clean; set by `clone`, reset by `test`.
+# clone, or None while there is none that is clean; set by `clone`, reset by `close`.
 
 RESET = "RESET ALL; RESET SESSION AUTHORIZATION; RESET ROLE"
-# The script that makes a connection's settings again what they were when it was new: those that
-# event listeners have made are not undone by RESET, but repeated.
+# The script that gives a connection the settings again that it had when it was new. RESET undoes
+# also what event listeners of the app have set, so that is set again.
 SETTINGS_WHEN_NEW = f"""
     SELECT concat_ws('; ', '{RESET}', string_agg(format('SELECT set_config(%L, %L, false)', name,
       setting), '; '), CASE WHEN current_user <> session_user THEN format('SET ROLE %I',
@@ -295,7 +301,7 @@ OTHER_LOOP = "a statement on another event loop than that of the test's connecti
 class Clone(ABC):
     """A database of this process, in which one test at a time works."""
 
-    SETTINGS: tuple[str, ...] = ()  # of every session, once it is seeded
+    SETTINGS: tuple[str, ...] = ()  # for ALTER DATABASE ... SET, once it is seeded
 
     def __init__(self, label: str, server: Server, admin: Administrator, seed: Any) -> None:
         """Describe it; it is made when the first test needs it."""
@@ -321,7 +327,7 @@ class Clone(ABC):
         finally:
             try:
                 cause = await self.end(connection)
-            except Exception as error:  # noqa: BLE001 - whatever it was, nothing is verified
+            except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - nothing is verified
                 cause = str(getattr(error, "orig", error)).partition("\n")[0]
             if cause:
                 NOTES.append((CLONED, cause))
@@ -365,7 +371,7 @@ class Clone(ABC):
         """Close all connections to it."""
         engine, self.engine = self.engine, None
         if engine:
-            vars(engine.sync_engine).pop("dispose", None)
+            vars(engine.sync_engine).pop("dispose", None)  # which Rollback.open has replaced
             await engine.dispose()
 
     def check_loop(self, *_: object) -> None:
@@ -396,7 +402,7 @@ def settings_when_new(dbapi_connection: Any) -> str:
     cursor = dbapi_connection.cursor()
     cursor.execute(SETTINGS_WHEN_NEW)
     script = str(cursor.fetchone()[0])
-    dbapi_connection.commit()  # with what a listener has set
+    dbapi_connection.commit()  # where the driver has begun a transaction, with a listener's SET
     return script
 
 
@@ -433,24 +439,34 @@ async def finish(work: Any) -> Any:
 # --- the first path: rollback ---------------------------------------------------------------------
 # Problem: all that a test commits must vanish, and the app must not be able to tell. So all the
 # connections of its engine are one connection to the server, with one transaction, in which there
-# is one savepoint: a commit keeps it, a rollback goes back to it. It belongs to one connection at a
-# time, and what two could only do side by side is refused. State, of the test that runs: set in
-# `begin`, reset in `end`.
-#   shared    the connection to the server; None between tests, when every statement is refused
-#   known     the connections in name that this test has opened; their order keeps them alive
-#   owner     whose work the savepoint can undo; nobody's after a commit or a rollback
-#   speaking  whether a statement runs
-#   set, lost who has made settings in its transaction; who of these was interrupted by another
-#   by_text   whether a statement was written as text, and so can be DDL
+# is one savepoint: a commit releases it and sets it anew, a rollback, and closing a session, goes
+# back to it. So a forgotten commit loses its rows here, too. The savepoint belongs to one
+# connection at a time: gathered requests work as long as none speaks while another has uncommitted
+# changes. What two could only do side by side is refused. State:
+#   shared       the connection to the server; by `begin`, and None from `end` on, when every
+#                statement is refused
+#   connection   SQLAlchemy's of `db_transaction`, kept from test to test
+#   known        what this test has checked out of the pool, held so that none is collected, which
+#                would close `shared`; by the pool's event, emptied by `begin`
+#   owner        whose work the savepoint can undo; by `pass_to`, and nobody by `let_go`
+#   speaking     whether a statement runs; by `turn`
+#   set, lost    who may have made settings in its transaction; who of these was interrupted; by
+#                `execute` and `pass_to`, until its commit or rollback
+#   by_text      whether a statement was written as text, and so can be DDL; by `execute`
+#   keep         the script of a commit; deferrable: whether a commit has constraints to check
 
 ENDS = "this would end the transaction of the test."
 PILL = "FC001"  # the SQLSTATE of this refusal, where the server makes it
-# SQLSTATEs of what real commits can do: a statement prepared before its table was changed; one that
-# no transaction allows; no savepoint and no transaction, where somebody has ended them.
-ONLY_HERE = (PILL, "0A000", "25001", "3B001", "25P01")
+ONLY_HERE = (  # SQLSTATEs of what real commits can do
+    PILL,
+    "0A000",  # a statement that was prepared before its table was changed
+    "25001",  # VACUUM and the like, which no transaction allows
+    "3B001",  # the savepoint is gone: somebody has ended the transaction and begun another
+    "25P01",  # there is no transaction
+)
 SAVEPOINT = f"SAVEPOINT {PREFIX}"
-# What may make settings: SET, a function such as set_config, one of the schema that is called for
-# its effect. A false alarm costs no more than a second run.
+# What may make settings: SET, a function such as set_config, SELECT f(...) without FROM, CALL, DO.
+# A false alarm costs no more than a second run.
 SETS = re.compile(
     r"(^|\*/|;)\s*SET\b|\bset_\w*\s*\(|\A\s*(CALL|DO)\b"
     r"|\A\s*SELECT\s+(?!now\b|version\b|pg_|current_)[\w.\"]+\s*\((?!(.|\n)*\bFROM\b)",
@@ -493,8 +509,8 @@ BEGIN = f"BEGIN READ WRITE; INSERT INTO pg_temp.{PREFIX} DEFAULT VALUES"
 RESTART = f"SELECT pg_temp.{PREFIX}_restart()"
 VERIFY = f"SELECT pg_temp.{PREFIX}_verify(); "
 UNDO = f"ROLLBACK TO {SAVEPOINT}"
-# Fails, by a division by zero, where the owner has written, has locked a table or a number, or has
-# met an error: since the pill the transaction has an id, and a savepoint that writes has one too.
+# Fails, by a division by zero, where the owner has written, has locked a table, has an advisory
+# lock, or has met an error: since the pill the transaction has an id, as a savepoint that writes.
 ASK = """
     SELECT 1 / (count(*) < 2)::int FROM pg_locks WHERE pid = pg_backend_pid() AND (
       locktype IN ('transactionid', 'advisory') OR locktype = 'relation'
@@ -511,7 +527,8 @@ UNCOMMITTED = (
 class Rollback(Clone):
     """Makes the connections of an engine behave as if each had a transaction of its own."""
 
-    SETTINGS = ("default_transaction_read_only = on",)  # whatever is not the test's transaction
+    # What runs after somebody has ended the test's transaction cannot write.
+    SETTINGS = ("default_transaction_read_only = on",)
 
     async def open(self) -> AsyncEngine:
         """Return an engine whose commits and rollbacks are a savepoint's."""
@@ -532,7 +549,7 @@ class Rollback(Clone):
         self.set_level = dialect.set_isolation_level
         for name in ("do_commit", "do_rollback", "set_isolation_level", "get_driver_connection"):
             setattr(dialect, name, getattr(self, name))
-        # The app may close its pool; in production its sessions go on.
+        # An app that closes its pool must not close the one connection.
         setattr(engine.sync_engine, "dispose", lambda *_, **__: None)  # noqa: B010 - for mypy
         self.let_go()
         return engine
@@ -569,7 +586,7 @@ class Rollback(Clone):
         self.let_go()
         if is_lost(shared) or not in_transaction(shared):
             ended = LOST if is_lost(shared) else ENDS
-            if (SERVED, ended) not in NOTES:  # it was done past `execute`
+            if (SERVED, ended) not in NOTES:  # it was done by a cursor of the driver
                 NOTES.append((SERVED, ended))
             return ended
         verify = VERIFY * self.by_text
@@ -577,10 +594,12 @@ class Rollback(Clone):
         try:
             await shared.driver_connection.execute(script)
         except Exception as error:
-            if getattr(error, "sqlstate", None) in ONLY_HERE:  # it is another transaction
+            if (
+                getattr(error, "sqlstate", None) in ONLY_HERE
+            ):  # the transaction is not ours any more
                 NOTES.append((SERVED, ENDS))
             raise
-        if connection.in_transaction():
+        if connection.in_transaction():  # for SQLAlchemy; nothing is sent
             await connection.rollback()
         return None
 
@@ -655,7 +674,7 @@ class Rollback(Clone):
     def do_commit(self, mine: PoolProxiedConnection) -> None:
         """Do what a COMMIT does, but for writing to the disk."""
         if not self.may_end(mine):
-            if self.shared and mine in self.known:  # it may have worked past `execute`
+            if self.shared and mine in self.known:  # a cursor of the driver may have written
                 with self.turn(mine):
                     self.ask_owner(then="")
             return
@@ -667,7 +686,9 @@ class Rollback(Clone):
             except BaseException as error:
                 if in_transaction(self.shared):
                     self.send(UNDO)
-                if getattr(error, "sqlstate", None) != "25P02":  # what has failed ends in silence
+                if (
+                    getattr(error, "sqlstate", None) != "25P02"
+                ):  # as PostgreSQL's COMMIT of what has failed
                     raise
             finally:
                 self.let_go()
@@ -703,7 +724,7 @@ class Rollback(Clone):
 
     @staticmethod
     def on_error(context: sa.ExceptionContext) -> None:
-        """Keep the connection, and with it what was committed, when a request is cancelled."""
+        """Keep the connection when a request is cancelled; SQLAlchemy would take it for lost."""
         if not isinstance(context.original_exception, Exception):
             context.is_disconnect = False
 
@@ -722,10 +743,13 @@ def in_transaction(dbapi_connection: Any) -> bool:
 # nothing else has changed: no list of what can keep a row from being deleted would be complete.
 # State: made by `survey` for each clone; `connections` and `out` by the events of the pool.
 #   look         the query that finds what is not as it was
-#   younger      for each table, which of its rows are younger than the seeding
+#   young        for each table, which of its rows are younger than the seeding
+#   foreign      whether there is a foreign table
+#   catalogue    the counters of the catalogue at the first `begin`
+#   cleaner      the engine of the connection that cleans
 #   connections  all that are open, each with the script that makes it as good as new
 #   out          those that somebody has and has not given back
-#   handed_out   whether somebody has the driver's own connection
+#   handed_out   whether somebody had the driver's own connection in this test
 
 NEW_AGAIN = """
     CLOSE ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES;
@@ -737,7 +761,7 @@ NEW_AGAIN = """
 """
 # How often anybody has changed a catalogue of this database, or a table whose rows this role does
 # not see. A session's part is counted once it is idle, by `pg_stat_force_next_flush`, or at its
-# end. Planner statistics come by themselves. And what ALTER DATABASE has set for this database.
+# end. Planner statistics are left out, for autovacuum writes them. And what ALTER DATABASE has set.
 CATALOGUE = """
     SELECT sum(pg_stat_get_tuples_inserted(oid) + pg_stat_get_tuples_updated(oid)
       + pg_stat_get_tuples_deleted(oid)),
@@ -747,7 +771,7 @@ CATALOGUE = """
       OR relkind = 'r' AND NOT relisshared AND relnamespace = 'pg_catalog'::regnamespace
       AND relname NOT IN ('pg_statistic', 'pg_statistic_ext_data')
 """
-# What ends a prepared transaction, or a session that still works, of a program for instance.
+# What ends a prepared transaction, or a session that still works, of a subprocess for instance.
 STRAYS = """
     SELECT 'stray', 'ROLLBACK PREPARED ' || quote_literal(gid) FROM pg_prepared_xacts
     WHERE database = current_database() UNION ALL
@@ -890,11 +914,11 @@ TRUSTED: WeakSet[sa.Dialect] = WeakSet()  # of the engines that may connect; `op
 OPEN_TO_ALL: set[str] = set()  # databases that the test itself has asked for; by empty_database
 CONNECTING = ContextVar("connecting", default=False)  # a trusted engine does, in this task
 # Where every connection of a driver passes, also by a function that was imported by name.
-DRIVERS_CONNECT = {
-    "asyncpg": "asyncpg.connect_utils._connect",
-    "psycopg": "psycopg.generators.connect",
-    "psycopg2": "psycopg2.extensions.make_dsn",
-}
+DRIVERS_CONNECT = (
+    "asyncpg.connect_utils._connect",
+    "psycopg.generators.connect",
+    "psycopg2.extensions.make_dsn",
+)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -908,11 +932,9 @@ def database_guard() -> Iterator[None]:
         if not isinstance(each, str):
             trust(getattr(each, "sync_engine", each))
     with pytest.MonkeyPatch.context() as patch:
-        for module, path in DRIVERS_CONNECT.items():
-            with suppress(ImportError):  # now, because a test may import it for the first time
-                importlib.import_module(module)
-                owner, name = path.rsplit(".", 1)
-                patch.setattr(path, guarded(getattr(pkgutil.resolve_name(owner), name)))
+        for path in DRIVERS_CONNECT:
+            with suppress(ImportError):  # which it does now: a test may be the first to import it
+                patch.setattr(path, guarded(pkgutil.resolve_name(path)))
         yield
     sa.event.remove(sa.Engine, "do_connect", refuse_stranger)
 
@@ -920,9 +942,12 @@ def database_guard() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def overrides_end_with_the_test() -> Iterator[None]:
     """The overrides of dependencies that a test makes end with it."""
-    before = dict(APP.dependency_overrides)
+    overrides = APP.dependency_overrides
+    before = dict(overrides)
     yield
-    APP.dependency_overrides = before
+    APP.dependency_overrides = overrides
+    overrides.clear()
+    overrides.update(before)
 
 
 def open_engine(url: sa.URL, **options: Any) -> AsyncEngine:
@@ -1041,7 +1066,7 @@ def engines_of_the_app(engine: AsyncEngine) -> list[AsyncEngine]:
     """Return the engines behind the app's factories; a factory that has none gets this one."""
     found: list[AsyncEngine] = []
     for factory in SESSION_FACTORIES:
-        binds = [factory.kw.get("bind"), *factory.kw.get("binds", {}).values()]
+        binds = [factory.kw.get("bind"), *(factory.kw.get("binds") or {}).values()]
         engines = [bind for bind in binds if isinstance(bind, AsyncEngine)]
         if not engines:
             factory.configure(bind=engine)
@@ -1066,11 +1091,12 @@ def redirected(engines: list[AsyncEngine], to: AsyncEngine) -> Iterator[None]:
 
 
 # --- server and template --------------------------------------------------------------------------
-# Problem: the schema is to be created once for all tests, workers and runs, and nothing that a
-# killed run leaves may stay for ever; nor may a live run, or a database of somebody else, be
-# harmed. A database is ours by its CONNECTION LIMIT, which CREATE DATABASE sets in the same step,
-# so that no kill can leave one unmarked. Its process lives as long as somebody holds the advisory
-# lock whose number is in its name.
+# Problem: the schema is to be created once for all tests, workers and runs (with -n the controller
+# prepares it, and the workers only clone); nothing that a killed run leaves may stay for ever,
+# which `sweep` drops; nor may a live run, or a database of somebody else, be harmed. A database is
+# ours by its CONNECTION LIMIT, which CREATE DATABASE sets in the same step, so that no kill can
+# leave one unmarked. Its process lives as long as somebody holds the advisory lock whose number is
+# in its name.
 
 MARK = 1_000_271  # arbitrary
 LOCK = 1_000_271  # first key of our advisory locks; the second names a process, or 0 the builder
@@ -1095,7 +1121,7 @@ class Administrator:
 
     def __init__(self, url: sa.URL) -> None:
         """Describe the connection, which is opened when it is needed."""
-        self.key = secrets.randbelow(2**31)
+        self.key = 1 + secrets.randbelow(2**31 - 1)
         self.connection: Any = None  # the last that was opened
         options = {"isolation_level": "AUTOCOMMIT", "poolclass": StaticPool}
         self.engine = open_engine(url, pool_pre_ping=True, **options)
@@ -1235,7 +1261,7 @@ def fingerprint() -> str:
                 statement if isinstance(statement, str) else statement.compile(dialect=mock.dialect)
             )
         except sa.exc.CompileError:  # a literal that only a server can render
-            ddl = repr(statement.element)
+            ddl = f"{statement.element.name} {[*map(str, statement.element.expressions)]}"
         statements.append(f"{ddl} {parameters}")
 
     mock: Any = sa.create_mock_engine("postgresql://", collect)
@@ -1524,8 +1550,8 @@ def copy_programs(site: Path, version: str) -> Path:
 # State: two entries of the config's stash, set once; and in pytest's cache, from run to run, which
 # tests ran again, each with the digest of its file and the reason.
 
-SERVER = pytest.StashKey[Any]()  # or what is wrong with the set-up
-WORKERS_ASKED = pytest.StashKey[float]()  # for, at this time
+SERVER = pytest.StashKey[Any]()  # a Server, or the text that says what is wrong
+WORKERS_ASKED = pytest.StashKey[float]()  # the time when xdist asked for its first worker
 REMEMBERED = f"{PREFIX}/real_commits"
 LOOP_SCOPES = ("asyncio_default_fixture_loop_scope", "asyncio_default_test_loop_scope")
 ON_ONE_LOOP = pytest.mark.asyncio(loop_scope="session")
@@ -1544,7 +1570,7 @@ def pytest_configure(config: pytest.Config) -> None:
     A connection lives on one loop: with fixtures on another loop than the tests, the first query
     fails with "attached to a different loop".
     """
-    check_versions()
+    check_setup()
     config.option.asyncio_mode = "auto"
     getini = config.getini
     setattr(  # noqa: B010 - for mypy
@@ -1556,7 +1582,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", "anyio: a test like any other")
 
 
-def check_versions() -> None:
+def check_setup() -> None:
     """Refuse what this file cannot work with."""
     if sys.version_info < (3, 11):  # noqa: UP036 - the projects that it is copied to may be older
         raise refusal("This conftest needs Python 3.11 or newer", "python3.11 -m venv .venv")
@@ -1605,7 +1631,7 @@ pytest_report_collectionfinish = pytest_report_header
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Overrule a test's own loop before pytest-asyncio, up to 1.2, makes a fixture of it."""
+    """Overrule a test's own loop before pytest-asyncio makes a fixture of it, as up to 1.2."""
     if metafunc.definition.get_closest_marker("asyncio"):
         metafunc.definition.add_marker(ON_ONE_LOOP, append=False)
 
@@ -1614,13 +1640,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Put each async test on the one loop, and each test that needs real commits on their path."""
     remembered = config.cache.get(REMEMBERED, {}) if getattr(config, "cache", None) else {}
+    if config.getoption("--refusals-fail", default=False):
+        remembered = {}
     everywhere = REAL_COMMITS or config.getoption("--real-commits", default=False)
     for item in items:
         names: list[str] = getattr(item, "fixturenames", [])
         if pytest_asyncio.is_async_test(item):
             item.add_marker(ON_ONE_LOOP, append=False)
         if {"engine", "db_transaction"} & {*names} and "override_get_db" not in names:
-            names.append("override_get_db")
+            # Before all other fixtures of the test, after those that live longer.
+            names.insert(names.index("overrides_end_with_the_test") + 1, "override_get_db")
         digest, reason = remembered.get(item.nodeid, ("", ""))
         if digest and digest == digest_of(item.path):
             item.user_properties.append((f"{PREFIX}: {AGAIN}", reason))
@@ -1675,12 +1704,14 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Any:
     """Put what happened in the test into the report of its teardown."""
+    served = call.when == "teardown" and any(kind == SERVED for kind, _ in NOTES)
     if call.when == "teardown":
         item.user_properties += [(f"{PREFIX}: {kind}", text) for kind, text in NOTES]
-        if any(kind == SERVED for kind, _ in NOTES):
-            item.add_marker("fresh_database")
         NOTES.clear()
-    return (yield)
+    report = yield
+    if served:
+        item.add_marker("fresh_database")  # for the next run of it, whoever starts that
+    return report
 
 
 def notes_of(report: pytest.TestReport) -> list[tuple[str, str]]:
