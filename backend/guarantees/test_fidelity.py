@@ -298,3 +298,24 @@ async def test_it(client, db, capsys):
     result = project.run()
 
     result.assert_outcomes(passed=2)
+
+
+def test_sessions_go_on_where_the_app_disposes_of_its_pool(project: Project) -> None:
+    write(
+        project,
+        """
+from app.db import engine as apps_engine
+
+async def test_it(client, db):
+    db.add(User(email="ada"))
+    await db.commit()
+    await apps_engine.dispose()
+    assert (await client.post("/users/grace")).status_code == 200
+    assert await emails(db) == ["ada", "grace"]
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+    assert "need real commits" not in str(result.stdout)

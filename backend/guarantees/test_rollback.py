@@ -447,6 +447,30 @@ def test_the_next_test_runs_as_if_there_had_been_no_ddl(project: Project) -> Non
     result.assert_outcomes(passed=1 + 2 * len(DDL))
 
 
+def test_sequences_start_afresh(project: Project) -> None:
+    write(
+        project,
+        """
+@pytest.mark.parametrize("move", [
+    "SELECT nextval('users_id_seq')", "SELECT setval('users_id_seq', 500)",
+    "SELECT setval('users_id_seq', 500, false)", "SELECT 1"])
+async def test_it(db, client, move):
+    assert await db.scalar(sa.select(sa.func.max(Role.id))) == 2
+    for number in 1, 2:
+        db.add(user := User(email=f"ada{number}"))
+        await db.commit()
+        assert user.id == number
+    await db.execute(sa.text(move))
+    await db.commit()
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=4)
+    assert ran_again(result) == {}
+
+
 def test_overrides_end_with_whatever_test_makes_them(project: Project) -> None:
     project.write(
         "app/overridden.py",
