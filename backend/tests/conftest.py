@@ -111,9 +111,9 @@ REAL_COMMITS = False  # True runs the whole suite as @pytest.mark.fresh_database
 ALLOWED: list[Any] = []  # engines of other stores, or names of dialects such as "sqlite"
 
 
-# ADAPT 4/4: requests; your actors and other fixtures. A second app: a fixture like `client` with its
-# ASGITransport, which asks for override_get_db. A second database: its tables in create_schema, too,
-# and its factory in the list. Redis: a fixture of yours; nothing here knows of it.
+# ADAPT 4/4: requests; your actors and other fixtures. A second app: a fixture like `client` with
+# its ASGITransport, which asks for override_get_db. A second database: its tables in create_schema,
+# too, and its factory in the list. Redis: a fixture of yours; nothing here knows of it.
 BASE_URL = "http://test"  # where requests seem to go
 
 
@@ -248,8 +248,8 @@ async def empty_database(database_admin: Administrator) -> AsyncIterator[sa.URL]
 # === You can stop reading here: the rest is how it works ==========================================
 
 # What a new release may break, beside documented names. pytest: _pytest.runner, getini replaced for
-# two settings, names added to an item's fixturenames. SQLAlchemy: the assignment to sync_engine of an
-# AsyncEngine, methods replaced on one dialect and `dispose` on one engine. Drivers: DRIVERS_CONNECT.
+# two settings, names added to an item's fixturenames. SQLAlchemy: the assignment to sync_engine of
+# an AsyncEngine, methods replaced on one dialect, `dispose` on one engine. Drivers: DRIVERS_CONNECT.
 # The wheel: where its programs are, PROGRAMS. Each has a test that notices (docs/decisions.md).
 VERSION = "0.2.0"
 PREFIX = "fastapi_conftest"  # of all that we create on a server

@@ -15,8 +15,8 @@ security.password_hasher = PasswordHash((Argon2Hasher(time_cost=1, memory_cost=8
 
 # ADAPT 2/4: the schema, and the files besides the models that it is made of (migrations, SQL). A
 # change of these lines, too, builds it anew.
-# And setup_roles, here or imported: a function from a session to the rows that every test may count
-# on, or None.
+# And setup_roles, here or imported: an async function that takes a session and adds the rows that
+# every test may count on, or None.
 METADATA = Base.metadata
 SCHEMA_FILES: list[Path] = []
 
@@ -28,16 +28,18 @@ def create_schema(connection: sa.Connection) -> None:
     METADATA.create_all(connection)
 
 
-# ADAPT 3/4: how the app makes an engine; its driver, for when TEST_DATABASE_URL is not set; whether
-# the whole suite runs with real commits; and the engines of other stores, or names of dialects such
-# as "sqlite", that tests may connect to.
+# ADAPT 3/4: the engine, and what else tests may connect to.
+# How the app makes its engine; as a function of yours, make_engine(url, **options), let our options
+# win over the app's, and add its event listeners.
 make_engine = create_async_engine
 DRIVER = "postgresql+asyncpg"
 REAL_COMMITS = False
 ALLOWED: list[Any] = []
 
 
-# ADAPT 4/4: where requests seem to go; what makes one a user's own; your actors and other fixtures.
+# ADAPT 4/4: requests; your actors and other fixtures. A second app: a fixture like `client` with
+# its ASGITransport, which asks for override_get_db. A second database: its tables in create_schema,
+# too, and its factory in the list. Redis: a fixture of yours; nothing here knows of it.
 BASE_URL = "http://test"
 
 
