@@ -68,6 +68,36 @@ def test_a_role_that_may_not_create_databases_is_told_what_it_needs(
     check(project.run(), "role limited may not create databases", "ALTER ROLE limited CREATEDB")
 
 
+def test_a_server_where_nothing_can_be_written_is_named(
+    project: Project, database: Database
+) -> None:
+    database.query("DROP ROLE IF EXISTS reader")
+    database.query("CREATE ROLE reader LOGIN CREATEDB PASSWORD 'reader'")
+    database.query("ALTER ROLE reader SET default_transaction_read_only = on")
+    url = make_url(database.url).set(username="reader", password="reader")  # noqa: S106 - of this test alone
+    project.environment["TEST_DATABASE_URL"] = url.render_as_string(hide_password=False)
+
+    check(project.run(), "it is read-only")
+
+
+def test_a_pytest_asyncio_that_is_too_old_is_told(project: Project) -> None:
+    version = 'importlib.metadata.version("pytest-asyncio")'
+    project.replace("tests/conftest.py", version, '"0.23.8"')
+
+    check(project.run(), "pytest-asyncio 0.23.8 cannot run all tests", "pytest-asyncio>=0.24")
+
+
+@pytest.mark.parametrize("line", ["from app.db import engine", "from app import db"])
+def test_a_name_in_the_block_that_a_fixture_would_replace_is_told(
+    project: Project, line: str
+) -> None:
+    first = "from app import security\n"
+    project.replace("tests/conftest.py", first, f"{first}{line}\n")
+
+    name = line.rsplit(maxsplit=1)[-1]
+    check(project.run(), "The block in ", f"defines {name}, which stands below it, too")
+
+
 def test_without_url_and_wheel_both_ways_out_are_shown(project: Project) -> None:
     del project.environment["TEST_DATABASE_URL"]
     project.environment["PYTHONPATH"] = str(project.path / "without")

@@ -249,7 +249,7 @@ async def empty_database(database_admin: Administrator) -> AsyncIterator[sa.URL]
 
 # What a new release may break, beside documented names. pytest: _pytest.runner, getini replaced for
 # two settings, names added to an item's fixturenames. SQLAlchemy: the assignment to sync_engine of
-# an AsyncEngine, methods replaced on one dialect, `dispose` on one engine. Drivers: DRIVERS_CONNECT.
+# an AsyncEngine, methods replaced on a dialect, `dispose` on an engine. Drivers: DRIVERS_CONNECT.
 # The wheel: where its programs are, PROGRAMS. Each has a test that notices (docs/decisions.md).
 VERSION = "0.2.0"
 PREFIX = "fastapi_conftest"  # of all that we create on a server
@@ -1710,11 +1710,14 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Any:
     """Put what happened in the test into the report of its teardown."""
+    refused = [f"Refused: {text}" for kind, text in NOTES if kind in (REFUSED, SERVED)]
     served = call.when == "teardown" and any(kind == SERVED for kind, _ in NOTES)
     if call.when == "teardown":
         item.user_properties += [(f"{PREFIX}: {kind}", text) for kind, text in NOTES]
         NOTES.clear()
     report = yield
+    if report.failed and refused and refused[0] not in report.longreprtext:  # it is buried
+        report.sections.insert(0, ("What the test was refused", refused[0]))
     if served:
         item.add_marker("fresh_database")  # for the next run of it, whoever starts that
     return report
