@@ -95,7 +95,7 @@ def test_a_name_in_the_block_that_a_fixture_would_replace_is_told(
     project.replace("tests/conftest.py", first, f"{first}{line}\n")
 
     name = line.rsplit(maxsplit=1)[-1]
-    check(project.run(), "The block in ", f"defines {name}, which stands below it, too")
+    check(project.run(), "The block in ", f"defines {name}, which this file needs itself")
 
 
 def test_without_url_and_wheel_both_ways_out_are_shown(project: Project) -> None:

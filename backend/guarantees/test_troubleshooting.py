@@ -101,7 +101,7 @@ ELSEWHERE = [
     "the role \u2026 may not create databases",
     "it is read-only",
     "pytest-asyncio \u2026 cannot run all tests on one event loop",
-    "The block in \u2026 defines \u2026, which stands below it, too",
+    "The block in \u2026 defines \u2026, which this file needs itself",
 ]
 
 

@@ -136,10 +136,7 @@ async def admin_user(db: AsyncSession) -> User:
 
 # Nothing below this line needs editing.
 
-# What the block has named already and the fixtures below would replace; check_setup refuses it.
-OURS = "engine roles db_transaction override_get_db get_db_session db app client_factory client "
-OURS += "fresh_database fresh_database_url empty_database"
-CLASHES = [name for name in OURS.split() if name in globals()]
+AFTER_BLOCK = dict(globals())  # check_setup refuses names of the block that are taken
 
 # === The contract: every fixture that tests use ===================================================
 SessionFactory = async_sessionmaker[AsyncSession]
@@ -220,8 +217,12 @@ def client(client_factory: ClientFactory) -> AsyncClient:
 
 
 @pytest.fixture
-def fresh_database(override_get_db: None, engine: AsyncEngine) -> AsyncEngine:
+def fresh_database(
+    request: pytest.FixtureRequest, override_get_db: None, engine: AsyncEngine
+) -> AsyncEngine:
     """The engine, with real connections and commits: asking for it is as good as the marker."""
+    if not request.node.get_closest_marker("fresh_database"):  # asked for by getfixturevalue
+        refuse("fresh_database in a test that has begun without it.")
     return engine
 
 
@@ -349,7 +350,7 @@ class Clone(ABC):
         engine = open_engine(self.url)
         try:
             if self.seed:
-                async with SESSION_FACTORIES[0](bind=engine) as session:
+                async with SESSION_FACTORIES[0](bind=engine, binds={}) as session:
                     await self.seed(session)
                     await session.commit()
             async with engine.connect() as connection:
@@ -412,6 +413,11 @@ def settings_when_new(dbapi_connection: Any) -> str:
     return script
 
 
+def sqlstate(error: object) -> str | None:
+    """Return the code of an error of the server, of whichever driver."""
+    return getattr(error, "sqlstate", None)
+
+
 def is_lost(dbapi_connection: Any) -> bool:
     """Tell whether a connection is closed, without asking the server."""
     driver = dbapi_connection.driver_connection
@@ -449,17 +455,17 @@ async def finish(work: Any) -> Any:
 # back to it. So a forgotten commit loses its rows here, too. The savepoint belongs to one
 # connection at a time: gathered requests work as long as none speaks while another has uncommitted
 # changes. What two could only do side by side is refused. State:
-#   shared       the connection to the server; by `begin`, and None from `end` on, when every
+#   shared       the connection to the server; set by `begin`, None from `end` on, when every
 #                statement is refused
-#   connection   SQLAlchemy's of `db_transaction`, kept from test to test
+#   connection   SQLAlchemy's of `db_transaction`, kept from test to test; by `begin`
 #   known        what this test has checked out of the pool, held so that none is collected, which
-#                would close `shared`; by the pool's event, emptied by `begin`
-#   owner        whose work the savepoint can undo; by `pass_to`, and nobody by `let_go`
+#                would close `shared`; by the pool's event, anew by `begin`
+#   owner        whose work the savepoint can undo; by `pass_to`, until a commit or a rollback
 #   speaking     whether a statement runs; by `turn`
-#   set, lost    who may have made settings in its transaction; who of these was interrupted; by
-#                `execute` and `pass_to`, until its commit or rollback
+#   set, lost    who may have made settings in its transaction, by `execute`; and who was
+#                interrupted then, by `pass_to`; until its commit or rollback
 #   by_text      whether a statement was written as text, and so can be DDL; by `execute`
-#   keep         the script of a commit; deferrable: whether a commit has constraints to check
+#   keep, deferrable, set_level, restart, sequences: of the clone, for all its tests
 
 ENDS = "this would end the transaction of the test."
 PILL = "FC001"  # the SQLSTATE of this refusal, where the server makes it
@@ -557,7 +563,6 @@ class Rollback(Clone):
             setattr(dialect, name, getattr(self, name))
         # An app that closes its pool must not close the one connection.
         setattr(engine.sync_engine, "dispose", lambda *_, **__: None)  # noqa: B010 - for mypy
-        self.let_go()
         return engine
 
     def prepare(self, new: Any, _record: object) -> None:
@@ -575,7 +580,8 @@ class Rollback(Clone):
         """Begin the transaction of a test."""
         self.set: set[PoolProxiedConnection] = set()
         self.lost: set[PoolProxiedConnection] = set()
-        self.by_text = False
+        self.owner: PoolProxiedConnection | None = None
+        self.speaking = self.by_text = False
         if self.connection is None or self.connection.closed:
             self.connection = await self.engine.connect()
         mine: Any = self.connection.sync_connection
@@ -589,30 +595,22 @@ class Rollback(Clone):
     async def end(self, connection: AsyncConnection) -> str | None:
         """Roll back all that the test did."""
         shared, self.shared = self.shared, None
-        self.let_go()
         if is_lost(shared) or not in_transaction(shared):
             ended = LOST if is_lost(shared) else ENDS
             if (SERVED, ended) not in NOTES:  # it was done by a cursor of the driver
                 NOTES.append((SERVED, ended))
             return ended
-        verify = VERIFY * self.by_text
+        verify = VERIFY if self.by_text else ""
         script = f"{UNDO}; {verify}ROLLBACK; SELECT pg_advisory_unlock_all()"
         try:
             await shared.driver_connection.execute(script)
         except Exception as error:
-            if (
-                getattr(error, "sqlstate", None) in ONLY_HERE
-            ):  # the transaction is not ours any more
+            if sqlstate(error) in ONLY_HERE:  # the transaction is not ours any more
                 NOTES.append((SERVED, ENDS))
             raise
         if connection.in_transaction():  # for SQLAlchemy; nothing is sent
             await connection.rollback()
         return None
-
-    def let_go(self) -> None:
-        """Let any connection be the next."""
-        self.owner: PoolProxiedConnection | None = None
-        self.speaking = False
 
     @contextmanager
     def turn(self, mine: PoolProxiedConnection) -> Iterator[None]:
@@ -628,7 +626,7 @@ class Rollback(Clone):
             yield
         except Exception as error:
             self.check_transaction()
-            if getattr(error, "sqlstate", None) in ONLY_HERE:
+            if sqlstate(error) in ONLY_HERE:
                 refuse(str(error))
             raise
         finally:
@@ -679,12 +677,13 @@ class Rollback(Clone):
 
     def do_commit(self, mine: PoolProxiedConnection) -> None:
         """Do what a COMMIT does, but for writing to the disk."""
-        if not self.may_end(mine):
-            if self.shared and mine in self.known:  # a cursor of the driver may have written
-                with self.turn(mine):
-                    self.ask_owner(then="")
+        if self.shared is None or mine not in self.known:
             return
         with self.turn(mine):
+            self.forget_settings(mine)
+            if self.owner not in (None, mine):
+                self.ask_owner(then="")  # a cursor of the driver may have written
+                return
             try:
                 if self.deferrable or self.by_text:
                     mine.cursor().execute(CHECK)
@@ -692,29 +691,26 @@ class Rollback(Clone):
             except BaseException as error:
                 if in_transaction(self.shared):
                     self.send(UNDO)
-                if (
-                    getattr(error, "sqlstate", None) != "25P02"
-                ):  # as PostgreSQL's COMMIT of what has failed
+                if sqlstate(error) != "25P02":  # as PostgreSQL's COMMIT of what has failed
                     raise
             finally:
-                self.let_go()
+                self.owner = None
 
     def do_rollback(self, mine: PoolProxiedConnection) -> None:
         """Undo what this connection has not committed."""
-        if self.may_end(mine) and self.owner and in_transaction(self.shared):
+        self.forget_settings(mine)
+        if self.shared and self.owner is mine and in_transaction(self.shared):
             with self.turn(mine):
-                try:
-                    self.send(UNDO)
-                finally:
-                    self.let_go()
+                if self.owner is mine:  # still, after a wait for its turn
+                    try:
+                        self.send(UNDO)
+                    finally:
+                        self.owner = None
 
-    def may_end(self, mine: PoolProxiedConnection) -> bool:
-        """Tell whether the savepoint is this connection's to keep or to undo."""
-        if self.shared is None or mine not in self.known:
-            return False
+    def forget_settings(self, mine: PoolProxiedConnection) -> None:
+        """Forget that a connection has made settings, or lost them: its transaction is over."""
         self.set.discard(mine)
         self.lost.discard(mine)
-        return self.owner in (None, mine)
 
     def set_isolation_level(self, to: Any, level: Any) -> None:
         """Refuse what the transaction of the test cannot change any more."""
@@ -871,7 +867,7 @@ class RealCommits(Clone):
             try:
                 cause = await self.clean(cleaner)
             except sa.exc.ProgrammingError as error:
-                if getattr(error.orig, "sqlstate", None) != "42P01":  # undefined_table
+                if sqlstate(error.orig) != "42P01":  # undefined_table
                     raise
                 cause = DDL
             same = (await cleaner.exec_driver_sql(CATALOGUE)).one() == self.catalogue
@@ -890,9 +886,10 @@ class RealCommits(Clone):
                     await driver.execute(what)
                 else:
                     return f"{kind}: {what}"
-            if not rows:
+            if not found:
                 return None
-            await driver.execute(f"WITH {', '.join(rows)} SELECT")
+            if rows:
+                await driver.execute(f"WITH {', '.join(rows)} SELECT")
         return f"rows that cannot be deleted, or come back: {what}"
 
     async def close_connections(self) -> None:
@@ -976,7 +973,7 @@ def connect_or_explain(dialect: sa.Dialect, _record: object, args: Any, to: Any)
     try:
         return dialect.connect(*args, **to)
     except Exception as error:
-        if getattr(error, "sqlstate", None) != "53300":  # too_many_connections
+        if sqlstate(error) != "53300":  # too_many_connections
             raise
         problem = (
             "PostgreSQL has no connection left. A worker needs 3, a test with real commits more."
@@ -1196,11 +1193,15 @@ async def prepare(*, rebuild: bool) -> Server:
         state = "cached" if template else "built"
         template = template or await build_template(admin, wanted)
         (number,) = await admin.ask("SHOW server_version")
-    where = url.host or url.query.get("host")
-    header = f"database: PostgreSQL {number.partition(' ')[0]} at {where}, schema {state}"
+    header = f"database: PostgreSQL {number.partition(' ')[0]} at {place(url)}, schema {state}"
     header += f", {swept} left-over databases dropped" if swept else ""
     header += f", ready in {(time.perf_counter() - started) * 1000:.0f} ms"
     return Server(url.render_as_string(hide_password=False), template, header)
+
+
+def place(url: sa.URL) -> object:
+    """Return the host of a server, or the folder of its socket."""
+    return url.host or url.query.get("host")
 
 
 def server_url() -> sa.URL:
@@ -1211,9 +1212,12 @@ def server_url() -> sa.URL:
     try:
         url = sa.make_url(given)
         if url.get_backend_name() == "postgresql":
-            make_engine(url)  # only loads the driver
+            make_engine(url, poolclass=StaticPool)  # only loads the driver
             return url
         problem = f"names {url.drivername}"
+    except TypeError as error:
+        problem = f"make_engine(url, poolclass=...) fails: {error}"
+        raise refusal(problem, f"let our options win: ADAPT 3/4 in {__file__}") from error
     except (sa.exc.InvalidRequestError, ImportError) as error:
         problem = f"cannot be used ({error})"
     except (sa.exc.ArgumentError, ValueError):  # their messages may show a password
@@ -1251,9 +1255,9 @@ async def check_access(engine: AsyncEngine) -> None:
         problem = f"no answer within {PATIENCE} s"
     except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - a driver raises its own
         problem = str(original := getattr(error, "orig", error))
-        if getattr(original, "sqlstate", None) == "42P05":  # duplicate_prepared_statement
+        if sqlstate(original) == "42P05":  # duplicate_prepared_statement
             problem = A_POOLER
-    where = f"{engine.url.host}:{engine.url.port or 5432}"
+    where = f"{place(engine.url)}:{engine.url.port or 5432}"
     raise refusal(f"PostgreSQL at {where} cannot be used: {problem}", fix)
 
 
@@ -1267,7 +1271,8 @@ def fingerprint() -> str:
                 statement if isinstance(statement, str) else statement.compile(dialect=mock.dialect)
             )
         except sa.exc.CompileError:  # a literal that only a server can render
-            ddl = f"{statement.element.name} {[*map(str, statement.element.expressions)]}"
+            parts = getattr(statement.element, "expressions", ())
+            ddl = f"{statement.element.name} {[*map(str, parts)]}"
         statements.append(f"{ddl} {parameters}")
 
     mock: Any = sa.create_mock_engine("postgresql://", collect)
@@ -1385,7 +1390,7 @@ def explain_full_disk(context: sa.ExceptionContext) -> None:
     """Say what to do when memory or disk are full, whichever statement has met it."""
     where = str(context.engine and context.engine.url.query.get("host", "its folder"))
     full = Path(where).is_absolute() and shutil.disk_usage(where).free < 2**20
-    if full or getattr(context.original_exception, "sqlstate", None) == "53100":
+    if full or sqlstate(context.original_exception) == "53100":
         problem = f"PostgreSQL has no room left for its data in {where}."
         fix = f"export {FOLDER}=/a/folder/of/yours/with/room"
         if "PYTEST_CURRENT_TEST" in os.environ:
@@ -1596,10 +1601,11 @@ def check_setup() -> None:
     if tuple(map(int, number.split(".")[:2])) < (0, 24):
         problem = f"pytest-asyncio {number} cannot run all tests on one event loop"
         raise refusal(problem, "pip install 'pytest-asyncio>=0.24'")
-    if CLASHES:
-        names = ", ".join(CLASHES)
-        problem = f"The block in {__file__} defines {names}, which stands below it, too"
-        fix = "give yours another name, or put it into a conftest.py of a folder below"
+    if taken := [name for name, it in AFTER_BLOCK.items() if globals()[name] is not it]:
+        problem = (
+            f"The block in {__file__} defines {', '.join(taken)}, which this file needs itself"
+        )
+        fix = "give yours another name, or put a fixture into a conftest.py of a folder below"
         raise refusal(problem, f"{fix}; for another address there is BASE_URL")
     if not isinstance(APP, FastAPI):
         raise refusal(f"APP is no FastAPI application, but {APP!r}", f"see ADAPT 1/4 in {__file__}")
@@ -1653,9 +1659,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         names: list[str] = getattr(item, "fixturenames", [])
         if pytest_asyncio.is_async_test(item):
             item.add_marker(ON_ONE_LOOP, append=False)
-        if {"engine", "db_transaction"} & {*names} and "override_get_db" not in names:
+        ours, first = {"engine", "db_transaction"} & {*names}, "overrides_end_with_the_test"
+        if ours and first in names and "override_get_db" not in names:
             # Before all other fixtures of the test, after those that live longer.
-            names.insert(names.index("overrides_end_with_the_test") + 1, "override_get_db")
+            names.insert(names.index(first) + 1, "override_get_db")
         digest, reason = remembered.get(item.nodeid, ("", ""))
         if digest and digest == digest_of(item.path):
             item.user_properties.append((f"{PREFIX}: {AGAIN}", reason))
