@@ -131,15 +131,7 @@ async def test_it(db, end, number):
     assert ran_again(result) == {}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "statement_timeout",
-        pytest.param(
-            "app.region", marks=pytest.mark.xfail(reason="RESET ALL takes a setting of one's own")
-        ),
-    ],
-)
+@pytest.mark.parametrize("name", ["statement_timeout"])
 def test_what_a_new_connection_was_set_to_outlasts_the_transaction(
     project: Project, name: str
 ) -> None:

@@ -296,7 +296,8 @@ RESET = "RESET ALL; RESET SESSION AUTHORIZATION; RESET ROLE"
 SETTINGS_WHEN_NEW = f"""
     SELECT concat_ws('; ', '{RESET}', string_agg(format('SELECT set_config(%L, %L, false)', name,
       setting), '; '), CASE WHEN current_user <> session_user THEN format('SET ROLE %I',
-      current_user) END) FROM pg_settings WHERE source = 'session' AND name !~ '^transaction_'
+      current_user) END), pg_backend_pid()
+    FROM pg_settings WHERE source = 'session' AND name !~ '^transaction_'
 """
 SEQUENCES = """
     SELECT format('SELECT %s, last_value, is_called FROM %s', seqrelid::oid, seqrelid::regclass)
@@ -404,13 +405,13 @@ class Clone(ABC):
         """Clean up after a test; return why the database is not clean, if so."""
 
 
-def settings_when_new(dbapi_connection: Any) -> str:
-    """Return the script that gives a connection back the settings that it has now."""
+def settings_when_new(dbapi_connection: Any) -> tuple[str, int]:
+    """Return the script that gives a connection its present settings again, and its process id."""
     cursor = dbapi_connection.cursor()
     cursor.execute(SETTINGS_WHEN_NEW)
-    script = str(cursor.fetchone()[0])
+    script, pid = cursor.fetchone()
     dbapi_connection.commit()  # where the driver has begun a transaction, with a listener's SET
-    return script
+    return script, pid
 
 
 def sqlstate(error: object) -> str | None:
@@ -568,7 +569,8 @@ class Rollback(Clone):
     def prepare(self, new: Any, _record: object) -> None:
         """Make a new connection one that nothing can commit on."""
         new.run_async(lambda driver: driver.execute(PREPARE.replace("@restart", self.restart)))
-        self.keep = f"{settings_when_new(new)}; RELEASE {SAVEPOINT}; {SAVEPOINT}"
+        settings, _ = settings_when_new(new)
+        self.keep = f"{settings}; RELEASE {SAVEPOINT}; {SAVEPOINT}"
 
     async def survey(self, connection: AsyncConnection) -> None:
         """Note whether there is anything that PostgreSQL leaves to the COMMIT."""
@@ -749,7 +751,7 @@ def in_transaction(dbapi_connection: Any) -> bool:
 #   foreign      whether there is a foreign table
 #   catalogue    the counters of the catalogue at the first `begin`
 #   cleaner      the engine of the connection that cleans
-#   connections  all that are open, each with the script that makes it as good as new
+#   connections  all that are open, each with its pid and the script that makes it as good as new
 #   out          those that somebody has and has not given back
 #   handed_out   whether somebody had the driver's own connection in this test
 
@@ -773,12 +775,13 @@ CATALOGUE = """
       OR relkind = 'r' AND NOT relisshared AND relnamespace = 'pg_catalog'::regnamespace
       AND relname NOT IN ('pg_statistic', 'pg_statistic_ext_data')
 """
-# What ends a prepared transaction, or a session that still works, of a subprocess for instance.
+# What ends a prepared transaction, or a session that is none of ours, of a subprocess for instance.
 STRAYS = """
     SELECT 'stray', 'ROLLBACK PREPARED ' || quote_literal(gid) FROM pg_prepared_xacts
     WHERE database = current_database() UNION ALL
     SELECT 'stray', format('SELECT pg_terminate_backend(%s, 1000)', pid) FROM pg_stat_activity
-    WHERE datname = current_database() AND state <> 'idle' AND pid <> pg_backend_pid()
+    WHERE datname = current_database() AND pid NOT IN (pg_backend_pid(), @ours)
+      AND backend_type = 'client backend'
 """
 # With row-level security a DELETE shall fail rather than pass by rows; and it shall not wait long.
 SEE_ALL = "SET row_security = off; SET lock_timeout = '1s'; SET statement_timeout = 0"
@@ -798,7 +801,7 @@ class RealCommits(Clone):
 
     async def open(self) -> AsyncEngine:
         """Return an engine as the app makes it."""
-        self.connections: dict[Any, str] = {}
+        self.connections: dict[Any, tuple[int, str]] = {}
         self.out: dict[Any, PoolProxiedConnection] = {}
         self.catalogue: Any = None
         engine = open_engine(self.url)
@@ -814,7 +817,8 @@ class RealCommits(Clone):
 
     def note_connection(self, new: Any, _record: object) -> None:
         """Note how a connection was when it was new."""
-        self.connections[new] = f"{settings_when_new(new)}; {NEW_AGAIN}"
+        settings, pid = settings_when_new(new)
+        self.connections[new] = pid, f"{settings}; {NEW_AGAIN}"
 
     def get_driver_connection(self, of: Any) -> Any:
         """Note that the connection may have been changed in ways that no script undoes."""
@@ -859,7 +863,7 @@ class RealCommits(Clone):
             return "a foreign table, whose rows are not ours to delete"
         if self.out or self.handed_out or any(map(is_lost, self.connections)):
             await self.close_connections()
-        for each, script in self.connections.items():
+        for each, (_, script) in self.connections.items():
             await each.driver_connection.execute(script)
             if hasattr(each.driver_connection, "commit"):  # psycopg has begun a transaction
                 await each.driver_connection.commit()
@@ -876,9 +880,10 @@ class RealCommits(Clone):
     async def clean(self, cleaner: AsyncConnection) -> str | None:
         """End what still works, delete what is younger than the seeding; say what forbids it."""
         driver: Any = (await cleaner.get_raw_connection()).driver_connection
+        ours = ", ".join(["0", *(str(pid) for pid, _ in self.connections.values())])
         for _ in range(4):  # strays, rows, rows that triggers have written meanwhile, nothing
             rows: list[str] = []
-            found: Any = (await cleaner.exec_driver_sql(self.look)).all()
+            found: Any = (await cleaner.exec_driver_sql(self.look.replace("@ours", ours))).all()
             for kind, what in found:
                 if kind == "row":
                     rows.append(f"_{len(rows)} AS (DELETE FROM ONLY {what} {self.young[what]})")
