@@ -145,11 +145,13 @@ def test_the_adapt_marks_are_those_of_the_conftest() -> None:
     assert re.findall(r"^\| (\d/4) \|", text(ADOPTING), re.MULTILINE) == marks
 
 
-def test_the_names_that_a_block_may_not_have_are_those_that_the_conftest_refuses() -> None:
-    ours = re.findall(r'^OURS \+?= "(.*)"$', text(REAL_CONFTEST), re.MULTILINE)
+def test_the_names_that_a_block_may_not_have_are_those_of_the_contract() -> None:
+    _, contract = text(REAL_CONFTEST).split("# === The contract")
+    contract, _ = contract.split("# === You can stop reading here")
     (said,) = re.findall(r"^These are ours: ([^.]*)\.", text(ADOPTING), re.MULTILINE)
 
-    assert sorted(re.findall(r"`(\w+)`", said)) == sorted(" ".join(ours).split())
+    fixtures = re.findall(r"^(?:async )?def (\w+)", contract, re.MULTILINE)
+    assert sorted(re.findall(r"`(\w+)`", said)) == sorted(fixtures)
 
 
 def test_the_alembic_recipe_is_that_of_the_tested_shape() -> None:

@@ -73,7 +73,8 @@ else:
 
 # isort: split
 # === Yours ========================================================================================
-# ADAPT 1/4: the application; its session factories, get_db's first; its password hashing.
+# ADAPT 1/4: the application; its session factories, get_db's first, which all work on the one
+# database of the test; its password hashing.
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 
@@ -85,7 +86,7 @@ from app.roles import setup_roles
 from tests import factories
 
 APP = reference_app
-SESSION_FACTORIES = [SessionLocal]  # all of them work on the one database of the test
+SESSION_FACTORIES = [SessionLocal]
 # Real argon2 at its cheapest: at production cost, hashing is dearer than all the rest of a test.
 security.password_hasher = PasswordHash((Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1),))
 
@@ -102,19 +103,21 @@ def create_schema(connection: sa.Connection) -> None:
     METADATA.create_all(connection)
 
 
-# ADAPT 3/4: the engine, and what else tests may connect to.
-# How the app makes its engine; as a function of yours, make_engine(url, **options), let our options
-# win over the app's, and add its event listeners.
+# ADAPT 3/4: how the app makes its engine (as a function of yours, make_engine(url, **options), let
+# our options win over the app's, and add its event listeners); its driver, for when
+# TEST_DATABASE_URL is not set; whether the whole suite runs with real commits; and what else tests
+# may connect to: engines of other stores, or names of dialects such as "sqlite".
 make_engine = create_async_engine
-DRIVER = "postgresql+asyncpg"  # for when TEST_DATABASE_URL is not set
-REAL_COMMITS = False  # True runs the whole suite as @pytest.mark.fresh_database does
-ALLOWED: list[Any] = []  # engines of other stores, or names of dialects such as "sqlite"
+DRIVER = "postgresql+asyncpg"
+REAL_COMMITS = False
+ALLOWED: list[Any] = []
 
 
-# ADAPT 4/4: requests; your actors and other fixtures. A second app: a fixture like `client` with
-# its ASGITransport, which asks for override_get_db. A second database: its tables in create_schema,
-# too, and its factory in the list. Redis: a fixture of yours; nothing here knows of it.
-BASE_URL = "http://test"  # where requests seem to go
+# ADAPT 4/4: where requests seem to go; what makes one a user's own; your actors and other fixtures.
+# A second app: a fixture like `client` with its ASGITransport, which asks for override_get_db. A
+# second database: its tables in create_schema, too, and its factory in the list. Redis: a fixture
+# of yours; nothing here knows of it.
+BASE_URL = "http://test"
 
 
 def authenticate(user: User) -> dict[str, str]:

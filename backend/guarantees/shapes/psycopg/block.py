@@ -1,4 +1,5 @@
-# ADAPT 1/4: the application; its session factories, get_db's first; its password hashing.
+# ADAPT 1/4: the application; its session factories, get_db's first, which all work on the one
+# database of the test; its password hashing.
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 
@@ -26,18 +27,20 @@ def create_schema(connection: sa.Connection) -> None:
     METADATA.create_all(connection)
 
 
-# ADAPT 3/4: the engine, and what else tests may connect to.
-# How the app makes its engine; as a function of yours, make_engine(url, **options), let our options
-# win over the app's, and add its event listeners.
+# ADAPT 3/4: how the app makes its engine (as a function of yours, make_engine(url, **options), let
+# our options win over the app's, and add its event listeners); its driver, for when
+# TEST_DATABASE_URL is not set; whether the whole suite runs with real commits; and what else tests
+# may connect to: engines of other stores, or names of dialects such as "sqlite".
 make_engine = create_async_engine
 DRIVER = "postgresql+psycopg"
 REAL_COMMITS = False
 ALLOWED: list[Any] = []
 
 
-# ADAPT 4/4: requests; your actors and other fixtures. A second app: a fixture like `client` with
-# its ASGITransport, which asks for override_get_db. A second database: its tables in create_schema,
-# too, and its factory in the list. Redis: a fixture of yours; nothing here knows of it.
+# ADAPT 4/4: where requests seem to go; what makes one a user's own; your actors and other fixtures.
+# A second app: a fixture like `client` with its ASGITransport, which asks for override_get_db. A
+# second database: its tables in create_schema, too, and its factory in the list. Redis: a fixture
+# of yours; nothing here knows of it.
 BASE_URL = "http://test"
 
 
