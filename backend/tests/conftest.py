@@ -655,7 +655,7 @@ class Rollback(Clone):
             if self.owner is not mine:
                 self.pass_to(mine)
             self.by_text |= context.is_text or context.isddl
-            if SETS.search(statement):
+            if may_set(statement):
                 self.set.add(mine)
             getattr(context.dialect, name)(cursor, statement, *rest)
         return True
@@ -734,6 +734,12 @@ class Rollback(Clone):
         """Keep the connection when a request is cancelled; SQLAlchemy would take it for lost."""
         if not isinstance(context.original_exception, Exception):
             context.is_disconnect = False
+
+
+@functools.lru_cache(maxsize=1_000)  # arbitrary; an app has some hundred statements
+def may_set(statement: str) -> bool:
+    """Tell whether a statement may make settings."""
+    return SETS.search(statement) is not None
 
 
 def in_transaction(dbapi_connection: Any) -> bool:
