@@ -34,7 +34,7 @@ LINES = {
     "and chain": 'await script(db, "ROLLBACK AND CHAIN; " + LOST)',
     "a transaction of the driver": "await transaction_of_the_driver(db)",
 }
-BAD = "FAILE", "ERROR"  # how the lines of the summary begin
+BAD = ("FAILED", "ERROR")  # how the lines of the summary begin
 SOURCE = """
 import pytest
 import sqlalchemy as sa
@@ -118,7 +118,7 @@ def test_each_is_refused_at_its_line_and_leaves_nothing(project: Project) -> Non
         if name not in late:
             assert len(at_its_line) == 1, name
             assert any(refusal in at_its_line[0] for refusal in refusals), name
-    bad = {line.split(" - ")[0].split("::")[1] for line in result.outlines if line[:5] in BAD}
+    bad = {line.split(" - ")[0].split("::")[1] for line in result.outlines if line.startswith(BAD)}
     assert bad == {f"test_attack_{number}" for number in range(len(names))}
     assert counts(result)[2] >= len(names)
     assert result.parseoutcomes()["passed"] >= len(names)
