@@ -109,7 +109,9 @@ async def test_3_commits(db, client):
 
     result = project.run("--refusals-fail")
 
-    bad = [line.split("::")[1].split(" - ")[0] for line in result.outlines if line.startswith("FAILED")]
+    bad = [
+        line.split("::")[1].split(" - ")[0] for line in result.outlines if line.startswith("FAILED")
+    ]
     uses = ["test_2_uses[session]", "test_2_uses[connection]"]
     assert [each for each in bad if "test_3" not in each] == ["test_1_without_a_database", *uses]
     result.stdout.fnmatch_lines(["E * Refused: a statement outside the transaction of a test.*"])

@@ -225,7 +225,9 @@ def write_attacks(project: Project, attacks: list[str]) -> None:
 
 def failed(result: pytest.RunResult, attacks: dict[str, str]) -> list[str]:
     """Return the names of the inner tests that failed, with what they had tried."""
-    names = [line.split("::")[1] for line in result.outlines if line.startswith(("FAILED", "ERROR"))]
+    names = [
+        line.split("::")[1] for line in result.outlines if line.startswith(("FAILED", "ERROR"))
+    ]
     return [f"{name} ({list(attacks)[int(name.split('_')[1]) - 1]})" for name in names]
 
 
