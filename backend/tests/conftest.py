@@ -7,7 +7,8 @@ Once a test:    db_transaction <- override_get_db <- get_db_session <- db <- reg
                 (a <- b: b asks for a)
 
 Whatever a test commits, through the app or through `db`, is a savepoint inside the transaction of
-`db_transaction`, and gone when the test ends. @pytest.mark.fresh_database gives a test real
+`db_transaction`, and gone when the test ends; what is not committed is lost with its session, as in
+production. @pytest.mark.fresh_database gives a test real
 connections and real commits instead, on a database that is cleaned afterwards. A test that needs
 them and does not say so is run again with them, and the end of the report names it.
 
@@ -139,7 +140,7 @@ async def admin_user(db: AsyncSession) -> User:
 
 # Nothing below this line needs editing.
 
-AFTER_BLOCK = dict(globals())  # check_setup refuses names of the block that are taken
+AFTER_BLOCK = dict(globals())  # check_setup refuses names of the block that are defined again below
 
 # === The contract: every fixture that tests use ===================================================
 SessionFactory = async_sessionmaker[AsyncSession]
@@ -189,7 +190,8 @@ def get_db_session(override_get_db: None) -> SessionFactory:
 async def db(get_db_session: SessionFactory) -> AsyncIterator[AsyncSession]:
     """The test's own session, to arrange and to assert; what it selects, it reads anew.
 
-    No request ever shares it: what it has loaded, a request may have changed meanwhile.
+    No request ever shares it: what it has loaded, a request may have changed meanwhile; `db.get`
+    does not look, `db.refresh` does. Commit before a request: no request sees what is only flushed.
     """
     async with get_db_session() as session:
         sa.event.listen(session.sync_session, "do_orm_execute", read_anew)
@@ -339,7 +341,7 @@ class Clone(ABC):
             try:
                 cause = await self.end(connection)
             except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - nothing is verified
-                cause = str(getattr(error, "orig", error)).partition("\n")[0]
+                cause = str(getattr(error, "orig", error)).partition("\n")[0] or repr(error)
             if cause:
                 NOTES.append((CLONED, cause))
                 with suppress(Exception):  # it may be closed already, or by the server
@@ -526,7 +528,8 @@ RESTART = f"SELECT pg_temp.{PREFIX}_restart()"
 VERIFY = f"SELECT pg_temp.{PREFIX}_verify(); "
 UNDO = f"ROLLBACK TO {SAVEPOINT}"
 # Fails, by a division by zero, where the owner has written, has locked a table, has an advisory
-# lock, or has met an error: since the pill the transaction has an id, as a savepoint that writes.
+# lock, or has met an error. The pill gives the transaction an id, which is one lock; a savepoint
+# that has written has a second.
 ASK = """
     SELECT 1 / (count(*) < 2)::int FROM pg_locks WHERE pid = pg_backend_pid() AND (
       locktype IN ('transactionid', 'advisory') OR locktype = 'relation'
@@ -1403,7 +1406,9 @@ def embedded_server_url() -> sa.URL:
 def explain_full_disk(context: sa.ExceptionContext) -> None:
     """Say what to do when memory or disk are full, whichever statement has met it."""
     where = str(context.engine and context.engine.url.query.get("host", "its folder"))
-    full = Path(where).is_absolute() and shutil.disk_usage(where).free < 2**20
+    full = False
+    with suppress(OSError):  # another server's folder is none of ours
+        full = PREFIX in where and shutil.disk_usage(where).free < 2**20
     if full or sqlstate(context.original_exception) == "53100":
         problem = f"PostgreSQL has no room left for its data in {where}."
         fix = f"export {FOLDER}=/a/folder/of/yours/with/room"
@@ -1714,12 +1719,14 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     if served and not final:
         if isinstance(item, pytest.Function) and item.cls:
             vars(item.instance).clear()  # pytest makes one for both runs
+        told = len(notes_of(reports[-1]))
         reports = runtestprotocol(item, log=False, nextitem=nextitem)
+        refused = [text for kind, text in notes_of(reports[-1])[told:] if kind == REFUSED]
         if failed := next((report for report in reports if report.failed), None):
             failed.sections.insert(0, ("Refused at first, without real commits", served[0]))
         else:
             reports[-1].user_properties.append((f"{PREFIX}: {AGAIN}", served[0]))
-    elif refused and all(report.passed for report in reports):  # by gather(), for instance
+    if refused and all(report.passed for report in reports):  # by gather(), for instance
         reports[-1].outcome = "failed"
         reports[-1].longrepr = f"Refused: {refused[0]}\nThe test has swallowed this, and passed."
     for report in reports:
