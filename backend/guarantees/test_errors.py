@@ -134,7 +134,7 @@ def test_a_schema_that_cannot_be_created_is_told_with_its_error(project: Project
         "    connection.exec_driver_sql('CREATE TABLE broken (id nonsense)')\n\n",
     )
 
-    check(project.run(), 'type "nonsense" does not exist', "ADAPT 2/4 in ")
+    check(project.run(), "create_schema failed", 'type "nonsense" does not exist', "ADAPT 2/4 in ")
 
 
 @pytest.mark.parametrize("arguments", [[], ["-n", "2"]], ids=["serial", "parallel"])

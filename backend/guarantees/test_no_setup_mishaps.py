@@ -184,13 +184,10 @@ def small(folder: Path) -> Iterator[Path]:
     os.system(f"umount --lazy {folder.parent}")  # noqa: S605 - see above
 
 
-@pytest.mark.parametrize("arguments", [[], ["-n", "2"]], ids=["serial", "parallel"])
-def test_memory_that_fills_is_named_and_the_next_run_works(
-    project: Project, small: Path, arguments: list[str]
-) -> None:
+def test_memory_that_fills_is_named_and_the_next_run_works(project: Project, small: Path) -> None:
     project.write("tests/test_it.py", FILLS)
 
-    result = project.run(*arguments)
+    result = project.run()
 
     output = f"{result.stdout}{result.stderr}"
     assert f"PostgreSQL has no room left for its data in {small}" in output
