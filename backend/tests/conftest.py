@@ -1545,11 +1545,24 @@ class EmbeddedServer:
                 if not self.answers():
                     self.start()
             except OSError:
-                if not self.answers():  # else a killed run has just started it
-                    with lock(self.users):
-                        shutil.rmtree(self.data, ignore_errors=True)
-                        self.start()
+                self.mend()
             self.used = lock(self.users, shared=True)
+
+    def mend(self, seconds: int = 5) -> None:
+        """Make data anew that no live run uses; else wait for the sessions of a killed server."""
+        if self.answers():
+            return  # a killed run has just started it
+        try:
+            with lock(self.users):
+                shutil.rmtree(self.data, ignore_errors=True)
+                self.start()
+        except BlockingIOError:
+            if not seconds:
+                raise
+            time.sleep(1)
+            with suppress(OSError):
+                self.start()
+            self.mend(seconds - 1)
 
     def leave(self) -> None:
         """Stop the server, unless another run uses it; nobody is left to read errors."""
