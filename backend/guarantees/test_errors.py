@@ -68,16 +68,23 @@ def test_a_role_that_may_not_create_databases_is_told_what_it_needs(
     check(project.run(), "role limited may not create databases", "ALTER ROLE limited CREATEDB")
 
 
-def test_a_server_where_nothing_can_be_written_is_named(
-    project: Project, database: Database
+@pytest.mark.parametrize(
+    ("setting", "problem"),
+    [
+        ("default_transaction_read_only = on", "it is read-only"),
+        ("track_counts = off", "track_counts is off"),
+    ],
+)
+def test_a_server_whose_settings_do_not_serve_is_named(
+    project: Project, database: Database, setting: str, problem: str
 ) -> None:
-    database.query("DROP ROLE IF EXISTS reader")
-    database.query("CREATE ROLE reader LOGIN CREATEDB PASSWORD 'reader'")
-    database.query("ALTER ROLE reader SET default_transaction_read_only = on")
-    url = make_url(database.url).set(username="reader", password="reader")  # noqa: S106 - of this test alone
+    database.query("DROP ROLE IF EXISTS limited")
+    database.query("CREATE ROLE limited LOGIN CREATEDB PASSWORD 'limited'")
+    database.query(f"ALTER ROLE limited SET {setting}")
+    url = make_url(database.url).set(username="limited", password="limited")  # noqa: S106 - of this test alone
     project.environment["TEST_DATABASE_URL"] = url.render_as_string(hide_password=False)
 
-    check(project.run(), "it is read-only")
+    check(project.run(), problem)
 
 
 def test_a_pytest_asyncio_that_is_too_old_is_told(project: Project) -> None:

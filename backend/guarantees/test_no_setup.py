@@ -140,6 +140,24 @@ async def test_it(db, name):
     result.assert_outcomes(passed=len(created))
 
 
+@pytest.mark.usefixtures("folder")
+def test_texts_sort_alike_on_every_machine(project: Project) -> None:
+    project.environment["LC_ALL"] = "de_DE.UTF-8"
+    project.write(
+        "tests/test_it.py",
+        """
+import sqlalchemy as sa
+
+async def test_it(db):
+    assert await db.scalar(sa.text("SELECT 'Z' < 'a' AND upper('ä') = 'Ä'"))
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=1)
+
+
 def test_nothing_is_logged_where_the_application_logs_everything(
     project: Project, folder: Path
 ) -> None:

@@ -362,6 +362,32 @@ async def test_it(db, change):
     assert causes(result) == {"seeded row changed: public.places": 3}
 
 
+def test_seeded_tables_that_no_test_changes_are_not_read(project: Project) -> None:
+    project.write(
+        "tests/test_it.py",
+        """
+import pytest
+import sqlalchemy as sa
+
+pytestmark = pytest.mark.fresh_database
+SCANS = []
+
+@pytest.mark.parametrize("number", range(5))
+async def test_it(db, number):
+    SCANS.append(await db.scalar(sa.text("SELECT pg_stat_get_numscans('roles'::regclass)")))
+    await db.execute(sa.text("INSERT INTO users (email) VALUES ('a')"))
+    await db.commit()
+
+async def test_only_the_first_clean_has_read_it(db):
+    assert len(set(SCANS[2:])) == 1, SCANS  # the server counts a scan some statements later
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=6)
+
+
 def test_hundreds_of_tests_on_hundreds_of_tables_stay_fast(project: Project) -> None:
     tables = (f"CREATE TABLE t_{n} (id serial PRIMARY KEY, note text)" for n in range(200))
     extend_schema(project, ";\n".join(tables))

@@ -100,6 +100,7 @@ ELSEWHERE = [
     "TEST_DATABASE_URL \u2026; PostgreSQL with an async driver is needed",
     "the role \u2026 may not create databases",
     "it is read-only",
+    "track_counts is off",
     "pytest-asyncio \u2026 cannot run all tests on one event loop",
     "The block in \u2026 defines \u2026, which this file needs itself",
 ]

@@ -758,8 +758,10 @@ def in_transaction(dbapi_connection: Any) -> bool:
 # So after the test all rows younger than the seeding are deleted, and then it is verified that
 # nothing else has changed: no list of what can keep a row from being deleted would be complete.
 # State: made by `survey` for each clone; `connections` and `out` by the events of the pool.
-#   look         the query that finds what is not as it was
+#   look         the query that finds rows, strays, and how often seeded tables have been changed
 #   young        for each table, which of its rows are younger than the seeding
+#   scan         for each seeded table, the query for young rows, and whether others are missing
+#   unchanged    how often each seeded table had been changed when it was last found clean; `clean`
 #   foreign      whether there is a foreign table
 #   catalogue    the counters of the catalogue at the first `begin`
 #   cleaner      the engine of the connection that cleans
@@ -775,12 +777,14 @@ NEW_AGAIN = """
       LOOP EXECUTE format('DEALLOCATE %I', it); END LOOP;
     END $$
 """
-# How often anybody has changed a catalogue of this database, or a table whose rows this role does
-# not see. A session's part is counted once it is idle, by `pg_stat_force_next_flush`, or at its
-# end. Planner statistics are left out, for autovacuum writes them. And what ALTER DATABASE has set.
-CATALOGUE = """
-    SELECT sum(pg_stat_get_tuples_inserted(oid) + pg_stat_get_tuples_updated(oid)
-      + pg_stat_get_tuples_deleted(oid)),
+# How often anybody has changed a table. A session's part is counted once it is idle, by
+# `pg_stat_force_next_flush`, or at its end.
+CHANGED = """pg_stat_get_tuples_inserted(@oid) + pg_stat_get_tuples_updated(@oid)
+      + pg_stat_get_tuples_deleted(@oid)"""
+# The same of the catalogue of this database, and of tables whose rows this role does not see.
+# Planner statistics are left out, for autovacuum writes them. And what ALTER DATABASE has set.
+CATALOGUE = f"""
+    SELECT sum({CHANGED.replace("@oid", "oid")}),
       (SELECT concat(array_agg(setconfig)) FROM pg_db_role_setting
         WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database()))
     FROM pg_class WHERE relkind = 'r' AND NOT relisshared AND row_security_active(oid)
@@ -789,16 +793,16 @@ CATALOGUE = """
 """
 # What ends a prepared transaction, or a session that is none of ours, of a subprocess for instance.
 STRAYS = """
-    SELECT 'stray', 'ROLLBACK PREPARED ' || quote_literal(gid) FROM pg_prepared_xacts
+    SELECT 'stray', 'ROLLBACK PREPARED ' || quote_literal(gid), 0 FROM pg_prepared_xacts
     WHERE database = current_database() UNION ALL
-    SELECT 'stray', format('SELECT pg_terminate_backend(%s, 1000)', pid) FROM pg_stat_activity
+    SELECT 'stray', format('SELECT pg_terminate_backend(%s, 1000)', pid), 0 FROM pg_stat_activity
     WHERE datname = current_database() AND pid NOT IN (pg_backend_pid(), @ours)
       AND backend_type = 'client backend'
 """
 # With row-level security a DELETE shall fail rather than pass by rows; and it shall not wait long.
 SEE_ALL = "SET row_security = off; SET lock_timeout = '1s'; SET statement_timeout = 0"
 TABLES = """
-    SELECT format('%I.%I', nspname, relname), relkind = 'f'
+    SELECT format('%I.%I', nspname, relname), pg_class.oid, relkind = 'f'
     FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace
     WHERE relkind IN ('r', 'f') AND nspname !~ '^pg_' AND nspname <> 'information_schema'
       AND NOT row_security_active(pg_class.oid)
@@ -816,6 +820,7 @@ class RealCommits(Clone):
         self.connections: dict[Any, tuple[int, str]] = {}
         self.out: dict[Any, PoolProxiedConnection] = {}
         self.catalogue: Any = None
+        self.unchanged: dict[str, int] = {}
         engine = open_engine(self.url)
         listen = functools.partial(sa.event.listen, engine.sync_engine)
         listen("connect", self.note_connection)
@@ -842,19 +847,23 @@ class RealCommits(Clone):
         await super().survey(connection)
         seeding = await connection.scalar(sa.text("SELECT pg_current_xact_id()::xid::text"))
         young = f"age(xmin) <= (SELECT age('{seeding}'::xid))"
-        tables = (await connection.execute(sa.text(TABLES))).all()
-        self.foreign = any(is_foreign for _, is_foreign in tables)
-        self.young, looks = dict[str, str](), [STRAYS]
-        for name, is_foreign in tables:
+        tables: Any = (await connection.execute(sa.text(TABLES))).all()
+        self.foreign = False
+        self.young, self.scan, looks = dict[str, str](), dict[str, str](), [STRAYS]
+        for name, oid, is_foreign in tables:
             if is_foreign:
+                self.foreign = True
                 continue
+            literal = name.replace("'", "''")
             count = await connection.scalar(sa.text(f"SELECT count(*) FROM ONLY {name}"))
-            where = self.young[name] = f"WHERE {young}" if count else ""
-            found, literal = f"SELECT FROM ONLY {name}", name.replace("'", "''")
-            looks.append(f"SELECT 'row', '{literal}' WHERE EXISTS ({found} {where})")
             if count:
-                old = f"(SELECT count(*) FROM ONLY {name} WHERE NOT {young}) <> {count}"
-                looks.append(f"SELECT 'seeded row changed', '{literal}' WHERE {old}")
+                self.young[name] = f"WHERE {young}"
+                sums = f"count(*) FILTER (WHERE {young}), count(*) FILTER (WHERE NOT {young})"
+                self.scan[name] = f"SELECT {sums} = {count} FROM ONLY {name}"
+                looks.append(f"SELECT 'seeded', '{literal}', {CHANGED.replace('@oid', str(oid))}")
+            else:
+                self.young[name] = ""
+                looks.append(f"SELECT 'row', '{literal}', 0 WHERE EXISTS (SELECT FROM ONLY {name})")
         self.look = " UNION ALL ".join(looks)
 
     async def begin(self) -> AsyncConnection:
@@ -894,20 +903,26 @@ class RealCommits(Clone):
         driver: Any = (await cleaner.get_raw_connection()).driver_connection
         ours = ", ".join(["0", *(str(pid) for pid, _ in self.connections.values())])
         for _ in range(4):  # strays, rows, rows that triggers have written meanwhile, nothing
-            rows: list[str] = []
             found: Any = (await cleaner.exec_driver_sql(self.look.replace("@ours", ours))).all()
-            for kind, what in found:
-                if kind == "row":
-                    rows.append(f"_{len(rows)} AS (DELETE FROM ONLY {what} {self.young[what]})")
-                elif kind == "stray":
-                    await driver.execute(what)
-                else:
-                    return f"{kind}: {what}"
-            if not found:
+            left = [what for kind, what, _ in found if kind == "row"]
+            changed = {what: count for kind, what, count in found if kind == "seeded"}
+            for table in [each for each in changed if changed[each] != self.unchanged.get(each)]:
+                scan: Any = (await cleaner.exec_driver_sql(self.scan[table])).one()
+                young, is_complete = scan
+                if not is_complete:
+                    return f"seeded row changed: {table}"
+                left += [table] * bool(young)
+            script = [what for kind, what, _ in found if kind == "stray"]
+            if left:
+                rows = (f"DELETE FROM ONLY {table} {self.young[table]}" for table in left)
+                ctes = ", ".join(f"_{number} AS ({delete})" for number, delete in enumerate(rows))
+                script += [f"WITH {ctes} SELECT", "SELECT pg_stat_force_next_flush()"]
+            if not script:
+                self.unchanged = changed
                 return None
-            if rows:
-                await driver.execute(f"WITH {', '.join(rows)} SELECT")
-        return f"rows that cannot be deleted, or come back: {what}"
+            for statement in script:
+                await driver.execute(statement)
+        return f"rows that cannot be deleted, or come back: {left}"
 
     async def close_connections(self) -> None:
         """Close the connections of the tests, also those that were never given back."""
@@ -1250,19 +1265,24 @@ async def check_access(engine: AsyncEngine) -> None:
     query = """
         SELECT rolname, rolcreatedb OR rolsuper AS may_create,
           current_setting('transaction_read_only') = 'on' AS read_only, pg_backend_pid() AS pid,
-          current_setting('server_version_num')::int / 10000 AS version
+          current_setting('server_version_num')::int / 10000 AS version,
+          current_setting('track_counts') = 'on' AS counts
         FROM pg_roles WHERE rolname = current_user
     """
     try:
         async with asyncio.timeout(PATIENCE), engine.connect() as first, second.connect() as other:
             role = (await first.exec_driver_sql(query)).one()
             pooled = role.pid == await other.scalar(sa.text("SELECT pg_backend_pid()"))
-            if role.may_create and role.version >= OLDEST and not (role.read_only or pooled):
+            usable = role.may_create and role.version >= OLDEST and role.counts
+            if usable and not (role.read_only or pooled):
                 return
             if pooled:
                 problem = A_POOLER
             elif role.version < OLDEST:
                 problem = f"it is PostgreSQL {role.version}; {OLDEST} or newer is needed"
+            elif not role.counts:
+                problem = "track_counts is off, and so it cannot tell what a test has changed"
+                fix = "as a superuser: ALTER SYSTEM RESET track_counts; SELECT pg_reload_conf()"
             elif role.read_only:
                 problem = "it is read-only: a standby, or default_transaction_read_only is on"
             else:
@@ -1522,7 +1542,8 @@ class EmbeddedServer:
             new.mkdir()
             if not USER:
                 os.chown(new, self.user["user"], self.user["group"])
-            options = "-A trust -U postgres -E utf8 --no-sync --wal-segsize=1"
+            options = "-A trust -U postgres -E utf8 --no-sync --wal-segsize=1 "
+            options += "--locale=C --locale-provider=builtin --builtin-locale=C.UTF-8"
             self.run("initdb", "-D", new, *options.split())
             new.rename(self.data)
         listen = SOCKET
