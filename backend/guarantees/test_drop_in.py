@@ -12,6 +12,8 @@ import shutil
 import pytest
 
 from guarantees.conftest import REAL_CONFTEST, Project
+from guarantees.report import counts, ran_again
+from guarantees.test_no_commit import write as attacks_on_the_transaction
 from upgrade.blocks import SHAPES, blocks, usual
 from upgrade.change import releases, upgrade
 from upgrade.parts import (
@@ -133,6 +135,16 @@ def test_another_driver_runs_on_workers_too(project: Project) -> None:
     result = project.run("-n", "2")
 
     result.assert_outcomes(passed=TESTS["psycopg"])
+
+
+def test_no_driver_can_end_the_transaction(project: Project) -> None:
+    lay_out(project, "psycopg")
+    names = attacks_on_the_transaction(project)
+
+    result = project.run()
+
+    assert "test_look_" not in str(result.stdout)
+    assert len(ran_again(result)) + counts(result)[2] == len(names)
 
 
 def test_a_shape_that_nobody_runs_does_not_exist() -> None:

@@ -635,7 +635,7 @@ class Rollback(Clone):
         except Exception as error:
             self.check_transaction()
             if sqlstate(error) in ONLY_HERE:
-                refuse(str(error))
+                refuse(str(error).partition("\n")[0])  # psycopg adds the server's context
             raise
         finally:
             self.speaking = False
