@@ -146,7 +146,8 @@ def test_a_write_is_never_missed_when_another_session_speaks(project: Project) -
 @pytest.mark.parametrize("name", WRITES)
 async def test_it(db, name):
     async with SessionLocal() as writer, SessionLocal() as other:
-        assert await writer.scalar(COUNT) == 0
+        if name in ("cursor", "copy"):  # which take no turn, being past SQLAlchemy
+            assert await writer.scalar(COUNT) == 0
         await WRITES[name](writer)
         assert await other.scalar(COUNT) == 0
         await other.rollback()

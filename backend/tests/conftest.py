@@ -419,9 +419,10 @@ def settings_when_new(dbapi_connection: Any) -> tuple[str, int]:
     return script, pid
 
 
-def sqlstate(error: object) -> str | None:
+def sqlstate(error: Any) -> str | None:
     """Return the code of an error of the server, of whichever driver."""
-    return getattr(error, "sqlstate", None)
+    # SQLAlchemy 2.1 leaves it out of an error about a prepared statement.
+    return getattr(error, "sqlstate", None) or getattr(error.__cause__, "sqlstate", None)
 
 
 def is_lost(dbapi_connection: Any) -> bool:
