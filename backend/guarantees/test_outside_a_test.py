@@ -38,6 +38,7 @@ async def look(db, client):
     assert (await client.post("/users/ada")).status_code == 200
 """
 OUTSIDE = "Refused: a statement outside the transaction of a test."
+NO_SERVER = "postgresql+asyncpg://nobody@127.0.0.1:1/nowhere"
 WAYS = "engine", "apps_engine", "session", "reading"
 
 
@@ -119,10 +120,22 @@ async def test_3_commits(db, client):
     assert len(refused) == len(bad)
 
 
-def test_a_unit_test_needs_no_server(project: Project) -> None:
-    project.environment["TEST_DATABASE_URL"] = "postgresql+asyncpg://nobody@127.0.0.1:1/nowhere"
+@pytest.mark.parametrize("arguments", [(), ("-n", "2")])
+def test_a_unit_test_needs_no_server(project: Project, arguments: tuple[str, ...]) -> None:
+    project.environment["TEST_DATABASE_URL"] = NO_SERVER
     project.write("tests/test_it.py", "def test_unit(): pass\nasync def test_async(): pass\n")
 
-    result = project.run()
+    result = project.run(*arguments)
 
     result.assert_outcomes(passed=2)
+    assert result.ret == pytest.ExitCode.OK
+
+
+@pytest.mark.parametrize("arguments", [(), ("-n", "2")])
+def test_no_test_needs_no_server_either(project: Project, arguments: tuple[str, ...]) -> None:
+    project.environment["TEST_DATABASE_URL"] = NO_SERVER
+    project.write("tests/test_it.py", "async def test_it(db): pass\n")
+
+    result = project.run("-k", "another", *arguments)
+
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED

@@ -203,6 +203,44 @@ async def test_it(client, db, work):
     assert ran_again(result) == {}
 
 
+def test_a_commit_that_is_cancelled_is_not_cut_in_two(project: Project) -> None:
+    write(
+        project,
+        """
+import asyncpg
+
+async def commits(number):
+    async with SessionLocal() as session:
+        session.add(User(email=f"commit {number}"))
+        await session.commit()
+
+@pytest.mark.parametrize("step", range(10))
+async def test_it(client, db, step, monkeypatch):
+    execute, done = asyncpg.Connection.execute, []
+
+    async def cancel_at_a_step(connection, script):
+        for statement in script.split("; "):
+            await execute(connection, statement)
+            done.append(statement)
+            if len(done) == step:
+                task.cancel()
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(asyncpg.Connection, "execute", cancel_at_a_step)
+    task = asyncio.create_task(commits(step))
+    await asyncio.gather(task, return_exceptions=True)
+    before = await emails(db)
+    assert (await client.post("/users/ada")).status_code == 200
+    assert await emails(db) == ["ada", *before]
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=20)
+    assert ran_again(result) == {}
+
+
 def test_two_that_write_at_once_are_right_or_run_again(project: Project) -> None:
     write(
         project,

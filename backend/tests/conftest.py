@@ -917,7 +917,7 @@ class RealCommits(Clone):
             if left:
                 rows = (f"DELETE FROM ONLY {table} {self.young[table]}" for table in left)
                 ctes = ", ".join(f"_{number} AS ({delete})" for number, delete in enumerate(rows))
-                script += [f"WITH {ctes} SELECT", "SELECT pg_stat_force_next_flush()"]
+                script.append(f"WITH {ctes} SELECT")
             if not script:
                 self.unchanged = changed
                 return None
