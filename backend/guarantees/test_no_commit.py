@@ -31,6 +31,7 @@ LINES = {
     "the adapter": 'await (await adapter(db)).execute("COMMIT")',
     "the driver": 'await (await driver(db)).execute("COMMIT")',
     "the driver again": 'await (await adapter(db)).execute("ROLLBACK; BEGIN READ WRITE; " + LOST)',
+    "our own savepoint": "await script(db, OURS)",
     "and chain": 'await script(db, "ROLLBACK AND CHAIN; " + LOST)',
     "a transaction of the driver": "await transaction_of_the_driver(db)",
 }
@@ -43,6 +44,8 @@ from app.db import SessionLocal
 from app.models import Role, User
 
 LOST = "INSERT INTO users (email) VALUES ('lost'); COMMIT; BEGIN; SELECT 1"
+
+OURS = "ROLLBACK; INSERT INTO users (email) VALUES ('lost'); BEGIN; SAVEPOINT fastapi_conftest"
 
 async def adapter(db):
     return (await (await db.connection()).get_raw_connection()).dbapi_connection.driver_connection
@@ -112,7 +115,7 @@ def test_each_is_refused_at_its_line_and_leaves_nothing(project: Project) -> Non
     said = (project.path / "noted.txt").read_text(encoding="utf-8").split("\n")
     refusals = ENDS, f"Refused: {DRIVER}"
     # What the driver ends by a script, and what comes after it, is seen at the end of the test.
-    late = {"the driver again", "and chain", "a transaction of the driver"}
+    late = {"the driver again", "our own savepoint", "and chain", "a transaction of the driver"}
     for number, name in enumerate(names):
         at_its_line = [each for each in said if each.startswith(f"{number}: ")]
         if name not in late:

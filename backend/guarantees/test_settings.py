@@ -131,6 +131,36 @@ async def test_it(db, end, number):
     assert ran_again(result) == {}
 
 
+def test_they_are_forgotten_with_the_transaction(project: Project) -> None:
+    write(
+        project,
+        TENANTS
+        + """
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+async def test_it(db, end):
+    async with SessionLocal() as session:
+        await session.execute(sa.text("SET LOCAL work_mem = 64"))
+        await getattr(session, end)()
+        await session.scalar(WHO)
+        await db.scalar(WHO)
+        await session.scalar(WHO)
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+async def test_also_where_they_were_lost(db, end):
+    async with SessionLocal() as session:
+        await session.execute(sa.text("SET LOCAL work_mem = 64"))
+        await db.scalar(WHO)
+        await getattr(session, end)()
+        await session.scalar(WHO)
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=8)
+    assert ran_again(result) == {}
+
+
 @pytest.mark.parametrize("name", ["statement_timeout"])
 def test_what_a_new_connection_was_set_to_outlasts_the_transaction(
     project: Project, name: str
