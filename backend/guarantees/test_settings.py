@@ -137,21 +137,21 @@ def test_they_are_forgotten_with_the_transaction(project: Project) -> None:
         TENANTS
         + """
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-async def test_it(db, end):
-    async with SessionLocal() as session:
-        await session.execute(sa.text("SET LOCAL work_mem = 64"))
-        await getattr(session, end)()
-        await session.scalar(WHO)
+async def test_it(db, engine, end):
+    async with engine.connect() as connection:
+        await connection.execute(sa.text("SET LOCAL work_mem = 64"))
+        await getattr(connection, end)()
+        await connection.scalar(WHO)
         await db.scalar(WHO)
-        await session.scalar(WHO)
+        await connection.scalar(WHO)
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-async def test_also_where_they_were_lost(db, end):
-    async with SessionLocal() as session:
-        await session.execute(sa.text("SET LOCAL work_mem = 64"))
+async def test_also_where_they_were_lost(db, engine, end):
+    async with engine.connect() as connection:
+        await connection.execute(sa.text("SET LOCAL work_mem = 64"))
         await db.scalar(WHO)
-        await getattr(session, end)()
-        await session.scalar(WHO)
+        await getattr(connection, end)()
+        await connection.scalar(WHO)
 """,
     )
 
