@@ -68,9 +68,12 @@ def ladder(measured: dict[str, Any], axes: Axes) -> None:
 
 
 def isolation(measured: dict[str, Any], axes: Axes) -> None:
-    """Draw the cost of isolation over tables and rows, beside bare BEGIN and ROLLBACK."""
+    """Draw the cost of isolation over sizes, beside bare BEGIN and ROLLBACK."""
     rows = measured["isolation"]
-    names = [f"{row['tables']} tables\n{row['rows']:,} rows" for row in rows]
+    names = [
+        f"{row['tables']} tables\n{row['sequences']} sequences\n{row['rows']:,} rows"
+        for row in rows
+    ]
     axes.plot(names, [row["isolation_ms"] for row in rows], "o-", color=OURS, label="isolation")
     bare = [row["bare_ms"] for row in rows]
     axes.plot(names, bare, "o-", color=OTHERS, label="bare BEGIN and ROLLBACK")

@@ -104,14 +104,16 @@ def limit(measured: dict[str, Any]) -> list[Sheet]:
     """Return isolation beside the bare driver, and the smallest whole tests."""
     rows = [
         (
-            f"{row['tables']} tables, {row['rows']:,} rows",
+            f"{row['tables']} tables, {row['sequences']} sequences, {row['rows']:,} rows",
             f"{row['bare_ms']:.3f}",
             f"{row['isolation_ms']:.3f}",
             f"{row['isolation_ms'] / row['bare_ms']:.1f}",
+            f"{row['real_commits_ms']:.2f}",
+            f"{row['clone_ms']:.0f}",
         )
         for row in measured["isolation"]
     ]
-    columns = ("database", "bare BEGIN and ROLLBACK, ms", "isolation, ms", "times")
+    columns = ("database", "bare, ms", "rolled back, ms", "times", "real commits, ms", "clone, ms")
     tests = [(title, f"{ms:.2f}") for title, ms in measured["whole_tests"].items()]
     return [
         Sheet("isolation", columns, rows),
