@@ -107,6 +107,8 @@ def report(done: Rounds, given: argparse.Namespace, console: Console) -> int:
     if found:
         result["tests"] = len(found[0].compared)
         result["which"] = "those that passed on both sides"
+        if others := len(found[0].pairs) - len(found[0].compared):
+            result["which"] += f"; the seconds are those of {others} others, too"
         result["differences"] = [each for both in found for each in both.recorded()]
     if result["strategies"]:
         show(result, console)
