@@ -300,6 +300,41 @@ async def test_it(client, db, capsys):
     result.assert_outcomes(passed=2)
 
 
+def test_what_db_has_loaded_stays_until_another_commits(project: Project) -> None:
+    write(
+        project,
+        """
+EMAIL = sa.select(User).order_by(User.id)
+
+async def test_by_a_session_of_the_app(client, db):
+    db.add(user := User(email="ada"))
+    await db.commit()
+    await db.execute(sa.text("UPDATE users SET email = 'grace'"))
+    await db.commit()
+    assert (await db.scalars(EMAIL)).first() is user
+    assert user.email == "ada"  # as in production
+    assert (await client.post("/users/joan")).status_code == 200
+    assert (await db.scalars(EMAIL)).first() is user
+    assert user.email == "grace"
+
+@pytest.mark.fresh_database
+async def test_by_an_engine_of_the_test(db, fresh_database_url):
+    db.add(user := User(email="ada"))
+    await db.commit()
+    engine = sa.ext.asyncio.create_async_engine(fresh_database_url)
+    async with engine.begin() as connection:
+        await connection.execute(sa.text("UPDATE users SET email = 'grace'"))
+    await engine.dispose()
+    assert (await db.scalars(EMAIL)).first() is user
+    assert user.email == "grace"
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=4)
+
+
 def test_sessions_go_on_where_the_app_disposes_of_its_pool(project: Project) -> None:
     write(
         project,

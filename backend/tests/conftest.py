@@ -63,7 +63,7 @@ from sqlalchemy.ext.asyncio import (
     async_sessionmaker,
     create_async_engine,
 )
-from sqlalchemy.orm import ORMExecuteState
+from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.pool import NullPool, PoolProxiedConnection, StaticPool
 
 if sys.platform == "win32":
@@ -187,15 +187,17 @@ def get_db_session(override_get_db: None) -> SessionFactory:
 
 
 @pytest_asyncio.fixture
-async def db(get_db_session: SessionFactory) -> AsyncIterator[AsyncSession]:
-    """The test's own session, to arrange and to assert; what it selects, it reads anew.
+async def db(
+    get_db_session: SessionFactory, db_transaction: AsyncConnection
+) -> AsyncIterator[AsyncSession]:
+    """The test's own session, to arrange and to assert; it selects anew what a request has changed.
 
     No request ever shares it: what it has loaded, a request may have changed meanwhile; `db.get`
     does not look, `db.refresh` does. Commit before a request: no request sees what is only flushed.
     """
     async with get_db_session() as session:
-        sa.event.listen(session.sync_session, "do_orm_execute", read_anew)
-        yield session
+        with selecting_anew(session.sync_session, db_transaction.sync_engine):
+            yield session
 
 
 @pytest.fixture
@@ -1041,13 +1043,6 @@ def guarded(connect: Callable[..., Any]) -> Callable[..., Any]:
     return connect_if_trusted
 
 
-def read_anew(state: ORMExecuteState) -> None:
-    """Refresh what a session has loaded before; what it has changed was flushed by now."""
-    is_of_test = not (state.is_column_load or state.is_relationship_load)
-    if state.is_select and is_of_test and state.session.autoflush:
-        state.update_execution_options(populate_existing=True)
-
-
 def is_open_to_all(*arguments: object) -> bool:
     """Tell whether a database is meant that the test has made for whomever it likes."""
     return any(name in str(arguments) for name in OPEN_TO_ALL)
@@ -1124,6 +1119,31 @@ def redirected(engines: list[AsyncEngine], to: AsyncEngine) -> Iterator[None]:
     finally:
         for each, own in before:
             each.sync_engine = own
+
+
+@contextmanager
+def selecting_anew(session: Session, engine: sa.Engine) -> Iterator[None]:
+    """Have a session refresh what it has loaded and selects again, once another has committed.
+
+    Not before: as in production, what it has loaded, and relationships with it, stays loaded.
+    """
+    own, others_committed = WeakSet[sa.Connection](), False
+
+    def note(connection: sa.Connection) -> None:
+        nonlocal others_committed
+        others_committed |= connection not in own
+
+    def refresh(state: ORMExecuteState) -> None:
+        is_of_test = not (state.is_column_load or state.is_relationship_load)
+        may_be_stale = others_committed or OPEN_TO_ALL  # those commit unseen
+        if may_be_stale and state.is_select and is_of_test and session.autoflush:
+            state.update_execution_options(populate_existing=True)
+
+    sa.event.listen(session, "after_begin", lambda _, __, connection: own.add(connection))
+    sa.event.listen(session, "do_orm_execute", refresh)
+    sa.event.listen(engine, "commit", note)
+    yield
+    sa.event.remove(engine, "commit", note)
 
 
 # --- server and template --------------------------------------------------------------------------
@@ -1739,6 +1759,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     if any("database_server" in getattr(item, "fixturenames", ()) for item in session.items):
         prepared(session.config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
+    """Put the loop back that an asyncio.run() took away: older pytest-asyncios ask for it.
+
+    Tests that are not asynchronous may call it, and destructors.
+    """
+    for value in pyfuncitem.funcargs.values():
+        if isinstance(value, asyncio.AbstractEventLoop):
+            asyncio.set_event_loop(value)
 
 
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:

@@ -29,6 +29,10 @@ async def test_ids_begin_at_one(grace: User, time: int) -> None:
     assert grace.id == 1
 
 
+def test_another_loop_may_be_run() -> None:
+    asyncio.run(asyncio.sleep(0))  # and leaves the thread without one
+
+
 @pytest.mark.asyncio(loop_scope="function")
 async def test_a_loop_of_its_own_is_overruled(client: AsyncClient, grace: User) -> None:
     assert (await client.get("/users/count")).json() == 1
