@@ -129,6 +129,22 @@ class Project:
             raise ValueError(f"{path} holds {old!r} {source.count(old)} times, not once")
         self.write(path, source.replace(old, new))
 
+    def extend_schema(self, schema: str) -> None:
+        """Have the schema consist of these statements, too."""
+        self.write("schema.sql", schema)
+        self.replace(
+            "tests/conftest.py",
+            "SCHEMA_FILES: list[Path] = []",
+            "SCHEMA_FILES = [Path('schema.sql')]",
+        )
+        self.replace(  # by as many lines, for `make coverage`
+            "tests/conftest.py",
+            "    METADATA.create_all(connection)\n\n\n",
+            "    METADATA.create_all(connection)\n"
+            "    schema = SCHEMA_FILES[0].read_text()\n"
+            "    [connection.exec_driver_sql(each) for each in schema.split(';\\n')]\n",
+        )
+
     def run(self, *arguments: str) -> pytest.RunResult:
         """Run pytest in a process of its own, as an adopter would."""
         with pytest.MonkeyPatch.context() as patch:

@@ -8,7 +8,6 @@ from guarantees.conftest import Project
 from guarantees.report import ran_again
 from guarantees.test_docs import ROOT
 from guarantees.test_fidelity import write
-from guarantees.test_real_commits import extend_schema
 
 PAGE = (ROOT / "docs/limits.md").read_text(encoding="utf-8")
 # What a test sees in one rolled-back transaction, and otherwise in production: by how the row of
@@ -135,7 +134,7 @@ def write_each(project: Project, bodies: dict[str, str]) -> None:
 
 
 def test_inside_one_transaction_a_test_sees_what_the_page_says(project: Project) -> None:
-    extend_schema(project, REMEMBER)
+    project.extend_schema(REMEMBER)
     project.replace(
         "tests/conftest.py",
         "make_engine = create_async_engine\n",

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import make_url
 
-from benchmark.server import create_database, drop_database
 from guarantees.conftest import Database, Project, own_server
 from guarantees.report import causes, counts
 
@@ -202,21 +200,6 @@ async def test_{0}_look(db): await look(db)
 """
 
 
-def extend_schema(project: Project, schema: str) -> None:
-    """Have the project's schema consist of these statements, too."""
-    project.write("schema.sql", schema)
-    project.replace(
-        "tests/conftest.py", "SCHEMA_FILES: list[Path] = []", "SCHEMA_FILES = [Path('schema.sql')]"
-    )
-    project.replace(  # by as many lines, for `make coverage`
-        "tests/conftest.py",
-        "    METADATA.create_all(connection)\n\n\n",
-        "    METADATA.create_all(connection)\n"
-        "    schema = SCHEMA_FILES[0].read_text()\n"
-        "    [connection.exec_driver_sql(each) for each in schema.split(';\\n')]\n",
-    )
-
-
 def write_attacks(project: Project, attacks: list[str]) -> None:
     """Write the attacks, each with a test that looks for its traces."""
     pairs = (PAIR.format(number, script) for number, script in enumerate(attacks, 1))
@@ -252,7 +235,7 @@ def modest_role(project: Project, database: Database) -> Iterator[None]:
 @pytest.fixture
 def obstacles(project: Project, modest_role: None) -> Project:
     """A project whose schema has all that can keep a row from being deleted."""
-    extend_schema(project, SCHEMA)
+    project.extend_schema(SCHEMA)
     return project
 
 
@@ -296,8 +279,7 @@ async def test_2_finds_none(db, time):
 def test_rows_that_row_level_security_hides_are_gone_too(
     project: Project, modest_role: None
 ) -> None:
-    extend_schema(
-        project,
+    project.extend_schema(
         """
 CREATE TABLE secured (id int);
 ALTER TABLE secured ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
@@ -316,81 +298,9 @@ CREATE POLICY add ON secured FOR INSERT WITH CHECK (true)
     assert counts(result)[1] == 1
 
 
-def test_seeded_rows_are_as_seeded_however_many_there_are(project: Project) -> None:
-    extend_schema(project, "CREATE TABLE places (id serial PRIMARY KEY, name text UNIQUE)")
-    project.replace(
-        "app/roles.py",
-        "    await session.commit()",
-        '    await session.execute(text("INSERT INTO places (name) "\n'
-        "        \"SELECT 'place ' || n FROM generate_series(1, 100000) AS n\"))\n"
-        "    await session.commit()",
-    )
-    project.replace(
-        "app/roles.py", "from app.models", "from sqlalchemy import text\nfrom app.models"
-    )
-    project.write(
-        "tests/test_it.py",
-        """
-import pytest
-import sqlalchemy as sa
-
-pytestmark = pytest.mark.fresh_database
-
-async def look(db):
-    query = "SELECT count(*), max(id), bool_and(name = 'place ' || id) FROM places"
-    assert tuple((await db.execute(sa.text(query))).one()) == (100000, 100000, True)
-
-CHANGES = [
-    "INSERT INTO places (name) VALUES ('elsewhere')",
-    "UPDATE places SET name = name || '!' WHERE id = 500",
-    "DELETE FROM places WHERE id = 100000",
-    "DELETE FROM places WHERE id = 1; INSERT INTO places (name) VALUES ('place 1')",
-]
-
-@pytest.mark.parametrize("change", [*CHANGES, "SELECT 1"])
-async def test_it(db, change):
-    await look(db)
-    for statement in change.split(";"):
-        await db.execute(sa.text(statement))
-    await db.commit()
-""",
-    )
-
-    result = project.run()
-
-    result.assert_outcomes(passed=5)
-    assert causes(result) == {"seeded row changed: public.places": 3}
-
-
-def test_seeded_tables_that_no_test_changes_are_not_read(project: Project) -> None:
-    project.write(
-        "tests/test_it.py",
-        """
-import pytest
-import sqlalchemy as sa
-
-pytestmark = pytest.mark.fresh_database
-SCANS = []
-
-@pytest.mark.parametrize("number", range(5))
-async def test_it(db, number):
-    SCANS.append(await db.scalar(sa.text("SELECT pg_stat_get_numscans('roles'::regclass)")))
-    await db.execute(sa.text("INSERT INTO users (email) VALUES ('a')"))
-    await db.commit()
-
-async def test_only_the_first_clean_has_read_it(db):
-    assert len(set(SCANS[2:])) == 1, SCANS  # the server counts a scan some statements later
-""",
-    )
-
-    result = project.run()
-
-    result.assert_outcomes(passed=6)
-
-
 def test_hundreds_of_tests_on_hundreds_of_tables_stay_fast(project: Project) -> None:
     tables = (f"CREATE TABLE t_{n} (id serial PRIMARY KEY, note text)" for n in range(200))
-    extend_schema(project, ";\n".join(tables))
+    project.extend_schema(";\n".join(tables))
     project.write(
         "tests/test_it.py",
         """
@@ -422,77 +332,6 @@ async def test_it(db, number):
     times = [float(line) for line in lines]
     steps = [after - before for before, after in itertools.pairwise(times)]
     assert min(steps[-100:]) < 3 * min(steps[:100])
-
-
-def test_rows_behind_a_foreign_table_are_not_touched(project: Project) -> None:
-    # A wrapper without a handler: whoever reads or writes these tables meets an error.
-    extend_schema(
-        project,
-        """
-CREATE FOREIGN DATA WRAPPER nobody;
-CREATE SERVER nowhere FOREIGN DATA WRAPPER nobody;
-CREATE FOREIGN TABLE far (id int) SERVER nowhere;
-CREATE TABLE whole (id int) PARTITION BY LIST (id);
-CREATE TABLE near PARTITION OF whole FOR VALUES IN (1);
-CREATE FOREIGN TABLE distant PARTITION OF whole FOR VALUES IN (2) SERVER nowhere
-""",
-    )
-    project.write(
-        "tests/test_it.py",
-        """
-import pytest
-import sqlalchemy as sa
-
-@pytest.mark.fresh_database
-@pytest.mark.parametrize("time", range(2))
-async def test_it(db, time):
-    assert (await db.scalars(sa.text("SELECT id FROM near"))).all() == []
-    await db.execute(sa.text("INSERT INTO whole VALUES (1)"))
-    await db.commit()
-""",
-    )
-
-    result = project.run()
-
-    result.assert_outcomes(passed=2)
-    assert causes(result) == {"a foreign table, whose rows are not ours to delete": 2}
-
-
-def test_rows_on_another_server_survive(project: Project, database: Database) -> None:
-    far = asyncio.run(create_database(make_url(database.url), "far_away"))
-    at_far = Database(far.render_as_string(hide_password=False))
-    at_far.query("CREATE TABLE precious AS SELECT 42 AS answer")
-    options = (
-        f"dbname 'far_away', host '{far.host or far.query['host']}', port '{far.port or 5432}'"
-    )
-    extend_schema(
-        project,
-        f"""
-CREATE EXTENSION postgres_fdw;
-CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw OPTIONS ({options});
-CREATE USER MAPPING FOR CURRENT_USER SERVER far
-  OPTIONS (user '{far.username}', password '{far.password}');
-CREATE FOREIGN TABLE precious (answer int) SERVER far
-""",
-    )
-    project.write(
-        "tests/test_it.py",
-        """
-import pytest
-import sqlalchemy as sa
-
-@pytest.mark.fresh_database
-@pytest.mark.parametrize("time", range(2))
-async def test_it(db, time):
-    assert (await db.scalars(sa.text("SELECT answer FROM precious"))).all() == [42]
-""",
-    )
-
-    result = project.run()
-
-    result.assert_outcomes(passed=2)
-    assert at_far.query("SELECT answer FROM precious") == [42]
-    asyncio.run(drop_database(make_url(database.url), "far_away"))
 
 
 OTHERS = """

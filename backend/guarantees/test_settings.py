@@ -5,7 +5,6 @@ import pytest
 from guarantees.conftest import Project
 from guarantees.report import ran_again
 from guarantees.test_fidelity import write
-from guarantees.test_real_commits import extend_schema
 
 TENANTS = """
 TENANT = sa.text("SELECT current_setting('app.tenant', true)")
@@ -38,7 +37,7 @@ CREATE FUNCTION become(it text) RETURNS void LANGUAGE plpgsql
 @pytest.fixture(autouse=True)
 def schema(project: Project) -> None:
     """A function that makes a setting; autouse because every run has it."""
-    extend_schema(project, BECOME)
+    project.extend_schema(BECOME)
 
 
 def test_sessions_that_set_and_read_hold_nobody_up(project: Project) -> None:

@@ -5,7 +5,6 @@ import pytest
 from guarantees.conftest import Project
 from guarantees.report import UNCOMMITTED, ran_again
 from guarantees.test_fidelity import write
-from guarantees.test_real_commits import extend_schema
 
 # What looks like a write to whoever reads the text, and is none.
 READS = """
@@ -105,7 +104,7 @@ COUNT = sa.select(sa.func.count()).select_from(User)
 @pytest.fixture(autouse=True)
 def schema(project: Project) -> None:
     """Ways to write that no word of the statement tells; autouse because every run has them."""
-    extend_schema(project, SCHEMA)
+    project.extend_schema(SCHEMA)
 
 
 def test_a_session_that_has_only_read_is_never_refused(project: Project) -> None:

@@ -1,0 +1,110 @@
+"""Promise 2: what a test overrides or redirects in the application ends with it."""
+
+from guarantees.conftest import Project
+from guarantees.test_rollback import write
+
+
+def test_overrides_of_dependencies_are_gone(project: Project) -> None:
+    write(
+        project,
+        """
+from app.db import get_db
+
+class Broken:
+    async def scalar(self, statement): return 99
+
+async def test_1_overrides(app, client):
+    app.dependency_overrides[get_db] = Broken
+    assert (await client.get("/users/count")).json() == 99
+
+async def test_2_finds_no_override(client):
+    assert (await client.get("/users/count")).json() == 0
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+
+
+def test_overrides_end_with_whatever_test_makes_them(project: Project) -> None:
+    project.write(
+        "app/overridden.py",
+        """
+from app.main import app
+
+def original(): pass
+def of_the_suite(): pass
+
+app.dependency_overrides[original] = of_the_suite
+""",
+    )
+    write(
+        project,
+        """
+from app.overridden import of_the_suite, original
+
+def test_1_asks_for_no_fixture():
+    app.dependency_overrides["sync"] = 1
+
+async def test_2_asks_for_db_only(db):
+    app.dependency_overrides["async"] = 1
+
+def test_3_removes_the_suites_own():
+    app.dependency_overrides.clear()
+
+def test_4_replaces_it():
+    app.dependency_overrides[original] = print
+    raise RuntimeError("the test's own")
+
+def test_5_rebinds_the_dictionary():
+    app.dependency_overrides = {}
+
+@pytest.mark.fresh_database
+async def test_6_on_the_other_path(db):
+    app.dependency_overrides["real"] = 1
+
+def test_7_finds_the_suites_own_alone():
+    assert app.dependency_overrides == {original: of_the_suite}
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=6, failed=1)
+    result.stdout.fnmatch_lines(["FAILED *::test_4_replaces_it - RuntimeError: the test's own"])
+
+
+def test_factories_are_as_the_app_made_them_outside_a_test(project: Project) -> None:
+    project.replace(
+        "app/db.py",
+        "async_sessionmaker(engine, expire_on_commit=False)",
+        "async_sessionmaker(engine, expire_on_commit=False, info={'of': 'the app'})",
+    )
+    write(
+        project,
+        """
+from app.db import SessionLocal, engine as apps_engine
+
+own, options = apps_engine.sync_engine, dict(SessionLocal.kw)
+
+def test_0_outside():
+    assert apps_engine.sync_engine is own and SessionLocal.kw == options
+
+async def test_1_inside(db):
+    assert apps_engine.sync_engine is not own
+    raise RuntimeError("the test's own")
+
+@pytest.mark.fresh_database
+async def test_2_inside(db):
+    assert apps_engine.sync_engine is not own
+
+def test_3_outside():
+    assert apps_engine.sync_engine is own and SessionLocal.kw == options
+    assert apps_engine.url.database == "production"
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=3, failed=1)
