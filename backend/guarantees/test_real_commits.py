@@ -298,6 +298,28 @@ CREATE POLICY add ON secured FOR INSERT WITH CHECK (true)
     assert counts(result)[1] == 1
 
 
+def test_connections_are_kept_from_test_to_test(project: Project) -> None:
+    project.write(
+        "tests/test_it.py",
+        """
+import pytest
+import sqlalchemy as sa
+
+pytestmark = pytest.mark.fresh_database
+PIDS = set()
+
+@pytest.mark.parametrize("number", range(5))
+async def test_it(db, number):
+    PIDS.add(await db.scalar(sa.text("SELECT pg_backend_pid()")))
+    assert len(PIDS) <= 2  # db_transaction has one, too
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=5)
+
+
 def test_hundreds_of_tests_on_hundreds_of_tables_stay_fast(project: Project) -> None:
     tables = (f"CREATE TABLE t_{n} (id serial PRIMARY KEY, note text)" for n in range(200))
     project.extend_schema(";\n".join(tables))
