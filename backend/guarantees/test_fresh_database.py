@@ -1,6 +1,7 @@
 """Promise 4: one marker gives a test a database with real connections and real commits."""
 
 from guarantees.conftest import Database, Project
+from guarantees.report import ran_again
 
 IMPORTS = """
 import asyncio
@@ -239,6 +240,24 @@ async def test_now_moves_between_transactions(db):
     result = project.run()
 
     result.assert_outcomes(passed=2)
+
+
+def test_one_that_is_asked_for_late_comes_with_the_second_run(project: Project) -> None:
+    write(
+        project,
+        """
+async def test_it(request, db):
+    late = request.getfixturevalue("fresh_database")
+    async with late.begin() as connection:
+        await connection.execute(sa.text("INSERT INTO users (email) VALUES ('ada')"))
+    assert (await db.scalars(sa.select(User.email))).all() == ["ada"]
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=1)
+    assert [*ran_again(result)] == ["test_it"]
 
 
 def test_sequences_start_afresh(project: Project) -> None:

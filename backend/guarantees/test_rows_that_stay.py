@@ -9,6 +9,27 @@ from guarantees.conftest import Database, Project
 from guarantees.report import causes
 
 
+def test_setup_roles_need_not_commit(project: Project) -> None:
+    project.replace("app/roles.py", "    await session.commit()\n", "")
+    project.write(
+        "tests/test_it.py",
+        """
+import pytest
+import sqlalchemy as sa
+
+REAL = pytest.param("real", marks=pytest.mark.fresh_database)
+
+@pytest.mark.parametrize("path", ["savepoints", REAL])
+async def test_it(db, path):
+    assert await db.scalar(sa.text("SELECT count(*) FROM roles")) == 2
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+
+
 def test_seeded_rows_are_as_seeded_however_many_there_are(project: Project) -> None:
     project.extend_schema("CREATE TABLE places (id serial PRIMARY KEY, name text UNIQUE)")
     project.replace(

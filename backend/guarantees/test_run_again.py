@@ -5,7 +5,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from guarantees.conftest import Project
-from guarantees.report import ENDS, UNCOMMITTED, counts, ran_again
+from guarantees.report import ENDS, UNCOMMITTED, causes, counts, ran_again
 
 IMPORTS = """
 import asyncio
@@ -60,6 +60,7 @@ def test_it_runs_again_at_once_and_is_remembered_until_its_file_changes(project:
         result.assert_outcomes(passed=3)
         assert ran_again(result) == {"test_2": ENDS}
         assert counts(result)[0] == 1
+        assert causes(result, "ran again") == {}  # it is told once
     assert [order for _, order in (first, second, changed)] == [TWICE, ONCE, TWICE]
 
 

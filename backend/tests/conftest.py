@@ -1700,9 +1700,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:  # xdist may not be installed
     """Hand the server to an xdist worker, which then neither starts nor checks anything."""
-    with suppress(pytest.UsageError):
-        prepared(node.config)
-    found = node.config.stash[SERVER]
+    found = node.config.stash[SERVER]  # since pytest_sessionstart
     node.workerinput[PREFIX] = found if isinstance(found, str) else tuple(found)
     node.config.stash.setdefault(WORKERS_ASKED, time.time())
 
