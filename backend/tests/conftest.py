@@ -259,7 +259,7 @@ async def empty_database(database_admin: Administrator) -> AsyncIterator[sa.URL]
 # two settings, names added to an item's fixturenames. SQLAlchemy: the assignment to sync_engine of
 # an AsyncEngine, methods replaced on a dialect, `dispose` on an engine. Drivers: DRIVERS_CONNECT.
 # The wheel: where its programs are, PROGRAMS. Each has a test that notices (docs/decisions.md).
-VERSION = "0.2.0"
+VERSION = "0.2.1"
 PREFIX = "fastapi_conftest"  # of all that we create on a server
 
 # --- refusals and notes ---------------------------------------------------------------------------
