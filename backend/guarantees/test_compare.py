@@ -296,6 +296,7 @@ def test_waits(server):
     server.touch()
     time.sleep(3600)
 """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # where a shell has it ignored
     repository.commit({"tests/test_waits.py": waits}, "waits")
     before = repository.state()
     arguments = (repository.path, "--python", repository.python, "--before", "waits")
