@@ -152,15 +152,19 @@ async def test_it(client, db, time):
     assert causes(result, "left") == {}
 
 
-def test_cancelled_at_any_moment_the_others_go_on(project: Project) -> None:
-    write(
-        project,
-        """
+COMMITS = """
 async def commits(number):
     async with SessionLocal() as session:
         session.add(User(email=f"commit {number}"))
         await session.commit()
+"""
 
+
+def test_cancelled_at_any_moment_the_others_go_on(project: Project) -> None:
+    write(
+        project,
+        COMMITS
+        + """
 async def rolls_back(number):
     async with SessionLocal() as session:
         session.add(User(email="lost"))
@@ -206,13 +210,9 @@ async def test_it(client, db, work):
 def test_a_commit_that_is_cancelled_is_not_cut_in_two(project: Project) -> None:
     write(
         project,
-        """
+        COMMITS
+        + """
 import asyncpg
-
-async def commits(number):
-    async with SessionLocal() as session:
-        session.add(User(email=f"commit {number}"))
-        await session.commit()
 
 @pytest.mark.parametrize("step", range(10))
 async def test_it(client, db, step, monkeypatch):

@@ -8,9 +8,9 @@ Once a test:    db_transaction <- override_get_db <- get_db_session <- db <- reg
 
 Whatever a test commits, through the app or through `db`, is a savepoint inside the transaction of
 `db_transaction`, and gone when the test ends; what is not committed is lost with its session, as in
-production. @pytest.mark.fresh_database gives a test real
-connections and real commits instead, on a database that is cleaned afterwards. A test that needs
-them and does not say so is run again with them, and the end of the report names it.
+production. @pytest.mark.fresh_database gives a test real connections and real commits instead, on a
+database that is cleaned afterwards. A test that needs them and does not say so is run again with
+them, and the end of the report names it.
 
 The database that TEST_DATABASE_URL names is never written to: clones are made beside it. Without
 that variable PostgreSQL starts by itself, from a wheel.
