@@ -16,7 +16,7 @@ BY_TEXT = [
     "/* mine */ SET LOCAL app.tenant TO '{0}'",
     "SELECT pg_catalog.set_config('app.tenant', '{0}', true), 1",
 ]
-BY_FUNCTION = "SELECT become('{0}')"
+BY_FUNCTION = ["SELECT become('{0}')", "SELECT 1 FROM Public.Become ('{0}')"]
 
 def sessions(statement):
     class Tenants(Session):
@@ -28,16 +28,18 @@ def sessions(statement):
 
     return lambda tenant: SessionLocal(sync_session_class=Tenants, info={"tenant": tenant})
 """
-BECOME = """
+FUNCTIONS = """
 CREATE FUNCTION become(it text) RETURNS void LANGUAGE plpgsql
-  AS 'BEGIN PERFORM set_config(''app.tenant'', it, true); END'
+  AS 'BEGIN PERFORM set_config(''app.tenant'', it, true); END';
+CREATE FUNCTION greatest_id() RETURNS int STABLE LANGUAGE sql
+  AS 'SELECT max(id)::int FROM users'
 """
 
 
 @pytest.fixture(autouse=True)
 def schema(project: Project) -> None:
-    """A function that makes a setting; autouse because every run has it."""
-    project.extend_schema(BECOME)
+    """A function that makes a setting, and one that reads; autouse because every run has them."""
+    project.extend_schema(FUNCTIONS)
 
 
 def test_sessions_that_set_and_read_hold_nobody_up(project: Project) -> None:
@@ -45,7 +47,7 @@ def test_sessions_that_set_and_read_hold_nobody_up(project: Project) -> None:
         project,
         TENANTS
         + """
-@pytest.mark.parametrize("statement", [*BY_TEXT, BY_FUNCTION])
+@pytest.mark.parametrize("statement", [*BY_TEXT, *BY_FUNCTION])
 async def test_it(client, db, statement):
     session_of = sessions(statement)
     async with session_of("ada") as first, session_of("grace") as second:
@@ -61,7 +63,25 @@ async def test_it(client, db, statement):
 
     result = project.run()
 
-    result.assert_outcomes(passed=10)
+    result.assert_outcomes(passed=2 * 6)
+    assert ran_again(result) == {}
+
+
+def test_a_function_that_only_reads_makes_no_settings(project: Project) -> None:
+    write(
+        project,
+        """
+async def test_it(db):
+    async with SessionLocal() as other:
+        for session in (db, other, db):
+            assert await session.scalar(sa.text("SELECT greatest_id()")) is None
+            assert await session.scalar(sa.text("SELECT 1 AS offset_of_become"))
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
     assert ran_again(result) == {}
 
 
@@ -70,7 +90,7 @@ def test_each_of_several_open_sessions_sees_its_own(project: Project) -> None:
         project,
         TENANTS
         + """
-@pytest.mark.parametrize("statement", [*BY_TEXT, BY_FUNCTION])
+@pytest.mark.parametrize("statement", [*BY_TEXT, *BY_FUNCTION])
 async def test_it(db, statement):
     session_of = sessions(statement)
     async with session_of("ada") as first, session_of("grace") as second:
@@ -87,7 +107,7 @@ async def test_it(db, statement):
 
     result = project.run()
 
-    result.assert_outcomes(passed=10)
+    result.assert_outcomes(passed=2 * 6)
 
 
 def test_they_end_with_the_transaction(project: Project) -> None:
@@ -95,7 +115,7 @@ def test_they_end_with_the_transaction(project: Project) -> None:
         project,
         TENANTS
         + """
-SETS = [*(each.format("ada") for each in (*BY_TEXT, BY_FUNCTION)), "SET LOCAL ROLE pg_monitor",
+SETS = [*(each.format("ada") for each in (*BY_TEXT, *BY_FUNCTION)), "SET LOCAL ROLE pg_monitor",
         "SET LOCAL search_path = pg_catalog", "SET LOCAL statement_timeout = 1234"]
 END = ["commit", "rollback", "error", "nothing"]
 
@@ -126,7 +146,7 @@ async def test_it(db, end, number):
 
     result = project.run()
 
-    result.assert_outcomes(passed=2 * 8 * 4)
+    result.assert_outcomes(passed=2 * 9 * 4)
     assert ran_again(result) == {}
 
 

@@ -259,7 +259,7 @@ async def empty_database(database_admin: Administrator) -> AsyncIterator[sa.URL]
 # two settings, names added to an item's fixturenames. SQLAlchemy: the assignment to sync_engine of
 # an AsyncEngine, methods replaced on a dialect, `dispose` on an engine. Drivers: DRIVERS_CONNECT.
 # The wheel: where its programs are, PROGRAMS. Each has a test that notices (docs/decisions.md).
-VERSION = "0.2.1"
+VERSION = "0.2.2"
 PREFIX = "fastapi_conftest"  # of all that we create on a server
 
 # --- refusals and notes ---------------------------------------------------------------------------
@@ -474,7 +474,7 @@ async def finish(work: Any) -> Any:
 #   set, lost    who may have made settings in its transaction, by `execute`; and who was
 #                interrupted then, by `pass_to`; until its commit or rollback
 #   by_text      whether a statement was written as text, and so can be DDL; by `execute`
-#   keep, deferrable, set_level, restart, sequences: of the clone, for all its tests
+#   keep, deferrable, may_set, set_level, restart, sequences: of the clone, for all its tests
 
 ENDS = "this would end the transaction of the test."
 PILL = "FC001"  # the SQLSTATE of this refusal, where the server makes it
@@ -486,13 +486,14 @@ ONLY_HERE = (  # SQLSTATEs of what real commits can do
     "25P01",  # there is no transaction
 )
 SAVEPOINT = f"SAVEPOINT {PREFIX}"
-# What may make settings: SET, a function such as set_config, SELECT f(...) without FROM, CALL, DO.
-# A false alarm costs no more than a second run.
-SETS = re.compile(
-    r"(^|\*/|;)\s*SET\b|\bset_\w*\s*\(|\A\s*(CALL|DO)\b"
-    r"|\A\s*SELECT\s+(?!now\b|version\b|pg_|current_)[\w.\"]+\s*\((?!(.|\n)*\bFROM\b)",
-    re.IGNORECASE | re.MULTILINE,
-)
+# What may make settings, beside a call of a routine of the schema that may have side effects. A
+# false alarm costs no more than a second run.
+SETS = r"(^|\*/|;)\s*(SET|DO)\b|\bset_config\b"
+ROUTINES = """
+    SELECT proname FROM pg_proc AS p JOIN pg_language AS l ON l.oid = prolang
+    WHERE provolatile = 'v' AND lanname NOT IN ('internal', 'c') AND NOT EXISTS (
+      SELECT FROM pg_depend WHERE objid = p.oid AND deptype = 'e')  -- of an extension
+"""
 # How often the connection has changed the catalogue's tables of columns, types and functions since
 # it was new, counted even where that was rolled back: prepared statements are stale then.
 CHANGES = " + ".join(
@@ -582,10 +583,14 @@ class Rollback(Clone):
         self.keep = f"{settings}; RELEASE {SAVEPOINT}; {SAVEPOINT}"
 
     async def survey(self, connection: AsyncConnection) -> None:
-        """Note whether there is anything that PostgreSQL leaves to the COMMIT."""
+        """Note what may make settings, and whether PostgreSQL leaves anything to the COMMIT."""
         await super().survey(connection)
         query = "SELECT EXISTS (SELECT FROM pg_constraint WHERE condeferrable)"
         self.deferrable = await connection.scalar(sa.text(query))
+        routines = [re.escape(name) for name in await connection.scalars(sa.text(ROUTINES))]
+        sets = "|".join([SETS, *(rf'\b{name}"?\s*\(' for name in routines)])
+        search = re.compile(sets, re.IGNORECASE | re.MULTILINE).search
+        self.may_set = functools.lru_cache(1_000)(search)  # an app has some hundred statements
 
     async def begin(self) -> AsyncConnection:
         """Begin the transaction of a test."""
@@ -661,7 +666,7 @@ class Rollback(Clone):
             if self.owner is not mine:
                 self.pass_to(mine)
             self.by_text |= context.is_text or context.isddl
-            if may_set(statement):
+            if self.may_set(statement):
                 self.set.add(mine)
             getattr(context.dialect, name)(cursor, statement, *rest)
         return True
@@ -740,12 +745,6 @@ class Rollback(Clone):
         """Keep the connection when a request is cancelled; SQLAlchemy would take it for lost."""
         if not isinstance(context.original_exception, Exception):
             context.is_disconnect = False
-
-
-@functools.lru_cache(maxsize=1_000)  # arbitrary; an app has some hundred statements
-def may_set(statement: str) -> bool:
-    """Tell whether a statement may make settings."""
-    return SETS.search(statement) is not None
 
 
 def in_transaction(dbapi_connection: Any) -> bool:
