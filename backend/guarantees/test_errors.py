@@ -105,6 +105,27 @@ def test_a_name_in_the_block_that_a_fixture_would_replace_is_told(
     check(project.run(), "The block in ", f"defines {name}, which this file needs itself")
 
 
+@pytest.mark.parametrize(
+    "factory",
+    ["async_scoped_session(SessionLocal, asyncio.current_task)", "sessionmaker()", "lambda: None"],
+)
+def test_a_factory_of_other_sessions_is_told(project: Project, factory: str) -> None:
+    imports = "from sqlalchemy.orm import sessionmaker\n"
+    imports += "from sqlalchemy.ext.asyncio import async_scoped_session\n"
+    line = "SESSION_FACTORIES = ["
+    project.replace("tests/conftest.py", f"{line}SessionLocal]", f"{imports}{line}{factory}]")
+
+    check(project.run(), "in SESSION_FACTORIES is no factory of AsyncSession", "ADAPT 1/4 in ")
+
+
+def test_a_folder_among_the_files_of_the_schema_is_told(project: Project) -> None:
+    project.replace(
+        "tests/conftest.py", "SCHEMA_FILES: list[Path] = []", "SCHEMA_FILES = [Path('tests')]"
+    )
+
+    check(project.run(), "SCHEMA_FILES cannot be read", "list files", "ADAPT 2/4 in ")
+
+
 def test_without_url_and_wheel_both_ways_out_are_shown(project: Project) -> None:
     del project.environment["TEST_DATABASE_URL"]
     project.environment["PYTHONPATH"] = str(project.path / "without")

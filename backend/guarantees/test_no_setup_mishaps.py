@@ -94,6 +94,26 @@ def test_data_of_another_version_is_left_alone_for_a_day(project: Project, data:
     assert data.exists()
 
 
+def test_an_old_server_that_cannot_be_stopped_is_left_alone(project: Project, folder: Path) -> None:
+    project.write("tests/test_it.py", WAITING)
+    killed = project.start()
+    wait_for(project.path / "begun.txt")
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    told = next(folder.glob("*/postmaster.pid"))
+    data = told.parent.rename(folder / "17.9.9")
+    (folder / "17.9.9.users").touch()
+    os.utime(folder / "17.9.9.users", (0, 0))
+    pid = (data / "postmaster.pid").rename(data / "hidden")
+    project.write("tests/test_it.py", QUICK)
+
+    result = project.run()
+
+    os.kill(int(pid.read_text().split()[0]), signal.SIGKILL)
+    result.assert_outcomes(passed=1)
+    assert data.exists()
+
+
 @pytest.mark.parametrize("alive", [True, False], ids=["reused", "gone"])
 def test_the_number_of_a_dead_server_may_be_that_of_another_process(
     project: Project, data: Path, alive: bool

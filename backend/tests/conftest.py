@@ -1340,7 +1340,11 @@ def fingerprint() -> str:
     parts += sorted(statements)  # a table's indexes are a set
     digest = hashlib.sha256("".join(parts).encode())
     for path in sorted(SCHEMA_FILES):
-        digest.update(path.read_bytes())
+        try:
+            digest.update(path.read_bytes())
+        except OSError as error:
+            fix = f"list files, a folder's as [*FOLDER.rglob('*.py')] (ADAPT 2/4 in {__file__})"
+            raise refusal(f"SCHEMA_FILES cannot be read: {error}", fix) from error
     return digest.hexdigest()[:16]
 
 
@@ -1505,7 +1509,8 @@ def remove_unused(folder: Path, seconds: float = 0) -> None:
             shutil.rmtree(unfinished, ignore_errors=True)
         for users in folder.glob("*.users"):
             if time.time() - users.stat().st_mtime >= seconds:
-                with suppress(BlockingIOError), lock(users):
+                # One that is in use is left alone, and so is one that cannot be stopped.
+                with suppress(OSError), lock(users):
                     EmbeddedServer(data := users.with_suffix("")).stop()
                     shutil.rmtree(data, ignore_errors=True)
 
@@ -1683,8 +1688,8 @@ def check_setup() -> None:
     if not isinstance(APP, FastAPI):
         raise refusal(f"APP is no FastAPI application, but {APP!r}", f"see ADAPT 1/4 in {__file__}")
     for factory in SESSION_FACTORIES:
-        if not issubclass(factory.class_, AsyncSession):
-            problem = f"{factory} makes synchronous sessions; this conftest serves AsyncSession"
+        if not issubclass(getattr(factory, "class_", object), AsyncSession):
+            problem = f"{factory!r} in SESSION_FACTORIES is no factory of AsyncSession"
             raise refusal(problem, f"list an async_sessionmaker (ADAPT 1/4 in {__file__})")
 
 
