@@ -239,7 +239,7 @@ def fresh_database(
 
 @pytest.fixture
 def fresh_database_url(fresh_database: AsyncEngine) -> Iterator[sa.URL]:
-    """The URL of `fresh_database`, for engines and drivers of any kind, TestClient's among them."""
+    """The URL of `fresh_database`, for the test's own engines: synchronous, or for TestClient."""
     url = fresh_database.url
     OPEN_TO_ALL.add(str(url.database))
     yield url
@@ -468,6 +468,7 @@ async def finish(work: Any) -> Any:
 # back to it. So a forgotten commit loses its rows here, too. The savepoint belongs to one
 # connection at a time: gathered requests work as long as none speaks while another has uncommitted
 # changes. Otherwise the one that speaks is refused, and the test runs again with real commits.
+# Transactions of the app share one now(); what else stays different is in docs/limits.md.
 # State of a test, which `begin` begins anew:
 #   shared       the connection to the server; None from `end` on, when every statement is refused
 #   connection   SQLAlchemy's of `db_transaction`, kept from test to test while it is open
@@ -924,7 +925,7 @@ class RealCommits(Clone):
                     return f"seeded row changed: {table}"
                 left += [table] * bool(young)
             script = [what for kind, what, _ in found if kind == "stray"]
-            if left:
+            if left:  # in one statement, at whose end foreign keys are checked
                 rows = (f"DELETE FROM ONLY {table} {self.young[table]}" for table in left)
                 ctes = ", ".join(f"_{number} AS ({delete})" for number, delete in enumerate(rows))
                 script.append(f"WITH {ctes} SELECT")
@@ -1144,6 +1145,7 @@ def selecting_anew(session: Session, engine: sa.Engine) -> Iterator[None]:
     def refresh(state: ORMExecuteState) -> None:
         is_of_test = not (state.is_column_load or state.is_relationship_load)
         may_be_stale = others_committed or OPEN_TO_ALL  # those commit unseen
+        # Without a flush before it, it would overwrite what the test has changed.
         if may_be_stale and state.is_select and is_of_test and session.autoflush:
             state.update_execution_options(populate_existing=True)
 
