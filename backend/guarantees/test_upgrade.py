@@ -133,7 +133,7 @@ def test_what_the_new_block_has_besides_comes_with_its_comment() -> None:
 
     block = parts(done.text).block
     before, _, after = block.partition("REAL_COMMITS = False\nALLOWED: list[Any] = []\n")
-    assert before.rstrip().endswith('or dialects such as "sqlite".')
+    assert before.rstrip().endswith("engines of other stores, or names of dialects")
     assert "# ADAPT 3/4: OUR how" in before
     assert "def authenticate" in after
 

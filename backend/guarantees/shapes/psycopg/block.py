@@ -1,5 +1,7 @@
-# ADAPT 1/4: the application; its session factories, get_db's first, which all work on the one
-# database of the test; its password hashing.
+# ADAPT 1/4: the application.
+#   APP                the FastAPI application
+#   SESSION_FACTORIES  get_db's first; all of them work on the one database of the test
+#   password hashing   as cheap as it can be
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 
@@ -14,10 +16,12 @@ SESSION_FACTORIES = [SessionLocal]
 # Real argon2 at its cheapest: at production cost, hashing is dearer than all the rest of a test.
 security.password_hasher = PasswordHash((Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1),))
 
-# ADAPT 2/4: the schema. METADATA: of the models, whose changes build it anew; so do those of these
-# lines and of SCHEMA_FILES: all else that it is made of (migrations, SQL, further models).
-# And setup_roles, here or imported: an async function that takes a session and adds the rows that
-# every test may count on, or None.
+# ADAPT 2/4: the schema, built anew when METADATA, a file of SCHEMA_FILES or these lines change.
+#   METADATA           of the models
+#   SCHEMA_FILES       what else it is made of: migrations, SQL, further models
+#   create_schema      makes all of it
+#   setup_roles        imported above or defined here: an async function that takes a session and
+#                      adds the rows that every test may count on; or None
 METADATA = Base.metadata
 SCHEMA_FILES: list[Path] = []
 
@@ -27,20 +31,25 @@ def create_schema(connection: sa.Connection) -> None:
     METADATA.create_all(connection)
 
 
-# ADAPT 3/4: make_engine: how the app makes its engine; a function of yours, make_engine(url,
-# **options), lets our options win over the app's, and adds its event listeners. DRIVER: the app's,
-# for when TEST_DATABASE_URL is not set. REAL_COMMITS: whether all tests run with real commits.
-# ALLOWED: what else they may connect to: engines of other stores, or dialects such as "sqlite".
+# ADAPT 3/4: connections.
+#   make_engine        create_async_engine; or yours, make_engine(url, **options), in which these
+#                      options win over the app's, and which adds the app's event listeners
+#   DRIVER             the app's, for when TEST_DATABASE_URL is not set
+#   REAL_COMMITS       whether all tests run with real commits
+#   ALLOWED            what else tests may connect to: engines of other stores, or names of dialects
 make_engine = create_async_engine
 DRIVER = "postgresql+psycopg"
 REAL_COMMITS = False
 ALLOWED: list[Any] = []
 
 
-# ADAPT 4/4: where requests seem to go; what makes one a user's own; your actors and other fixtures.
-# A second app: a fixture like `client` with its ASGITransport, which asks for override_get_db. A
-# second database: its tables in create_schema, its models in SCHEMA_FILES, its factory in the list.
-# Redis: a fixture of yours; nothing here knows of it.
+# ADAPT 4/4: requests, and your own fixtures.
+#   BASE_URL           where requests seem to go
+#   authenticate       what makes a request one of a user
+#   fixtures           your actors, and what else your tests use. A second app: one like `client`,
+#                      which asks for override_get_db, and resets the overrides of that app. Redis:
+#                      one of yours. A second database becomes part of the test's: its tables in
+#                      create_schema, its models in SCHEMA_FILES, its factory in the list.
 BASE_URL = "http://test"
 
 
