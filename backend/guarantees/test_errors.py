@@ -165,6 +165,48 @@ def test_a_schema_that_cannot_be_created_is_told_with_its_error(project: Project
     check(project.run(), "create_schema failed", 'type "nonsense" does not exist', "ADAPT 2/4 in ")
 
 
+def test_an_engine_that_connects_elsewhere_is_told(project: Project, spare_database: str) -> None:
+    name = make_url(spare_database).database
+    elsewhere = f'lambda url, **own: create_async_engine(url, connect_args={{"database": {name!r}}}'
+    project.replace(
+        "tests/conftest.py",
+        "make_engine = create_async_engine\n",
+        f"make_engine = {elsewhere}, **own)\n",
+    )
+
+    check(project.run(), f"connects to {name!r}, not to the database of its url", "ADAPT 3/4 in ")
+
+
+def test_a_clone_is_not_seeded_elsewhere(project: Project, spare_database: str) -> None:
+    assert project.run().ret == pytest.ExitCode.OK  # the template is there
+    name = str(make_url(spare_database).database)
+    url = make_url(project.environment["TEST_DATABASE_URL"]).update_query_dict({"database": name})
+    project.environment["TEST_DATABASE_URL"] = url.render_as_string(hide_password=False)
+
+    result = project.run()
+
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines([f"*connects to '{name}', not to the database of its url*"])
+
+
+def test_without_url_a_make_engine_that_overrules_ours_is_told(project: Project) -> None:
+    del project.environment["TEST_DATABASE_URL"]
+    project.replace(
+        "tests/conftest.py",
+        "make_engine = create_async_engine\n",
+        "make_engine = lambda url, **own: create_async_engine(url, pool_size=5, **own)\n",
+    )
+
+    check(project.run(), "pool_size", "let our options win: ADAPT 3/4 in ")
+
+
+def test_without_url_a_driver_that_is_not_installed_is_told(project: Project) -> None:
+    del project.environment["TEST_DATABASE_URL"]
+    project.replace("tests/conftest.py", '"postgresql+asyncpg"', '"postgresql+pg8000"')
+
+    check(project.run(), "DRIVER (ADAPT 3/4 in ", "cannot be used (")
+
+
 @pytest.mark.parametrize("arguments", [[], ["-n", "2"]], ids=["serial", "parallel"])
 def test_a_wrong_set_up_that_is_found_late_ends_the_run_too(
     project: Project, arguments: list[str]

@@ -40,6 +40,11 @@ SEEN = {
     tenant = await scalar(a, "SELECT current_setting('app.tenant', true)")
     assert (tenant or "") == ("" if rolled_back else "1")
 """,
+    "a setting with a dot in its name": """
+    await scalar(a, "SELECT set_config('app.other', '1', true)")
+    await a.rollback()
+    assert await scalar(a, "SELECT current_setting('app.other', true)") == ""
+""",
     "a row that the test has locked before": """
     await scalar(a, "SELECT id FROM users FOR UPDATE")
     await a.commit()
@@ -75,6 +80,11 @@ AGAIN = {
 """,
     "`COMMIT`": """
     await scalar(a, "COMMIT")
+""",
+    "`pg_advisory_lock`": """
+    assert await scalar(a, "SELECT pg_try_advisory_lock(1)")
+    await a.commit()
+    assert not await scalar(b, "SELECT pg_try_advisory_lock(1)")
 """,
     "an isolation level": """
     await a.connection(execution_options={"isolation_level": "SERIALIZABLE"})

@@ -249,6 +249,10 @@ async def test_2_finds_none_of_it(db):
 
 
 def test_advisory_locks_are_gone(project: Project) -> None:
+    project.extend_schema(
+        "CREATE FUNCTION lock_both() RETURNS void LANGUAGE sql"
+        " AS 'SELECT pg_advisory_lock(77), pg_advisory_lock_shared(78)'"
+    )
     write(
         project,
         """
@@ -256,7 +260,7 @@ TAKEN = sa.text("SELECT objid::int FROM pg_locks WHERE locktype = 'advisory' AND
                 " AND pid = pg_backend_pid()")
 
 async def test_1_leaves_what_no_rollback_undoes(db):
-    await db.execute(sa.text("SELECT pg_advisory_lock(77), pg_advisory_lock_shared(78)"))
+    await db.execute(sa.text("SELECT lock_both()"))
     await db.commit()
     assert len((await db.scalars(TAKEN)).all()) == 2
 
@@ -289,6 +293,44 @@ async def test_2_finds_none_of_it(db):
     result = project.run()
 
     result.assert_outcomes(passed=2)
+
+
+def test_options_of_the_connection_end_with_the_test(project: Project) -> None:
+    write(
+        project,
+        """
+async def test_1(db_transaction):
+    await db_transaction.execution_options(schema_translate_map={None: "nowhere"})
+
+async def test_2(db_transaction):
+    assert (await db_transaction.execute(sa.select(User))).all() == []
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+
+
+def test_the_apps_pool_never_touches_the_connection_of_the_test(project: Project) -> None:
+    project.replace(
+        "tests/conftest.py",
+        "make_engine = create_async_engine\n",
+        "def make_engine(url, **options):\n"
+        '    own = {"pool_pre_ping": True, "pool_recycle": 0}\n'
+        "    return create_async_engine(url, **own | options)\n",
+    )
+    write(
+        project,
+        """
+async def test_it(client, db):
+    await asyncio.gather(*(client.get("/users/count") for _ in range(5)))
+""",
+    )
+
+    result = project.run("--refusals-fail")
+
+    result.assert_outcomes(passed=1)
 
 
 def test_a_killed_connection_costs_its_own_test_at_most(project: Project) -> None:

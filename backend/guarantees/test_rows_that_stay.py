@@ -169,3 +169,69 @@ async def test_it(db, time):
     result.assert_outcomes(passed=2)
     assert at_far.query("SELECT answer FROM precious") == [42]
     asyncio.run(drop_database(make_url(database.url), "far_away"))
+
+
+TALLY = """
+CREATE TABLE counted (id int);
+CREATE TABLE tally (n int);
+INSERT INTO tally VALUES (0);
+CREATE FUNCTION tally() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN
+  UPDATE tally SET n = n + 1; RETURN NULL; END';
+CREATE TRIGGER tally AFTER DELETE ON counted FOR EACH ROW EXECUTE FUNCTION tally()
+"""
+
+
+def test_what_the_cleaning_does_to_seeded_rows_by_a_trigger_is_noticed(project: Project) -> None:
+    project.extend_schema(TALLY)
+    project.write(
+        "tests/test_it.py",
+        """
+import pytest
+import sqlalchemy as sa
+
+pytestmark = pytest.mark.fresh_database
+
+async def test_1_looks(db): await db.execute(sa.text("SELECT 1"))
+
+async def test_2_adds_what_will_be_deleted(db):
+    await db.execute(sa.text("INSERT INTO counted VALUES (1)"))
+    await db.commit()
+
+async def test_3_finds_the_tally_as_seeded(db):
+    assert await db.scalar(sa.text("SELECT n FROM tally")) == 0
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=3)
+    assert causes(result) == {"seeded row changed: public.tally": 1}
+
+
+def test_a_transaction_left_open_on_a_connection_that_was_given_back_is_gone(
+    project: Project,
+) -> None:
+    project.write(
+        "tests/test_it.py",
+        """
+import pytest
+import sqlalchemy as sa
+
+pytestmark = pytest.mark.fresh_database
+
+async def test_1_leaves_it(engine):
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await connection.exec_driver_sql("BEGIN")
+        await connection.exec_driver_sql("INSERT INTO users (email) VALUES ('ada')")
+
+async def test_2_finds_nothing_of_it(engine, db_transaction):
+    async with engine.connect() as other:
+        for connection in db_transaction, other:
+            assert await connection.scalar(sa.text("SELECT count(*) FROM users")) == 0
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)

@@ -33,6 +33,14 @@ async def test_2(db):
 
 async def test_3(db): note("3")
 """
+REFUSED_ELSEWHERE = """
+import pytest
+import sqlalchemy as sa
+
+def test_it():
+    with pytest.raises(pytest.fail.Exception):
+        sa.create_engine("sqlite://").connect()
+"""
 TWICE, ONCE = ["1", "2", "2", "3"], ["1", "2", "3"]
 
 
@@ -300,15 +308,17 @@ async def test_it(db):
     assert ran_again(result) == {}
 
 
-@pytest.mark.parametrize("how", ["--reruns=1", "the marker"])
+@pytest.mark.parametrize("how", ["--reruns=1", "--force-reruns=1", "the marker", "the setting"])
 def test_a_plugin_that_runs_failed_tests_again_finds_the_marker(project: Project, how: str) -> None:
     project.write(  # in place of pytest-rerunfailures
-        "rerun.py",
+        "rerunfailures.py",
         """
 from _pytest.runner import runtestprotocol
 
 def pytest_addoption(parser):
     parser.addoption("--reruns", type=int, default=0)
+    parser.addoption("--force-reruns", type=int, default=0)
+    parser.addini("reruns", "how often")
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "flaky(reruns): runs again")
@@ -324,10 +334,78 @@ def pytest_runtest_protocol(item, nextitem):
     return True
 """,
     )
-    write(project, THREE if how.startswith("-") else "pytestmark = pytest.mark.flaky\n" + THREE)
+    marker = "pytestmark = pytest.mark.flaky\n" if how == "the marker" else ""
+    write(project, marker + THREE)
+    options = {"the marker": [], "the setting": ["-o", "reruns=1"]}.get(how, [how])
 
-    result = project.run("-p", "rerun", "-s", *([how] if how.startswith("-") else []))
+    result = project.run("-p", "rerunfailures", "-s", *options)
 
     result.assert_outcomes(passed=3)
     assert noted(project) == TWICE
     assert str(result.stdout).count("RERUN test_2") == 1
+
+
+def test_a_refusal_is_not_swallowed_where_a_plugin_runs_tests_again(project: Project) -> None:
+    write(
+        project,
+        """
+@pytest.mark.flaky
+async def test_it(db):
+    await asyncio.gather(end(db), return_exceptions=True)
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*The test has swallowed this, and passed."])
+
+
+@pytest.mark.skipif(pytest.version_tuple < (9,), reason="pytest 9 brings the fixture subtests")
+def test_a_test_with_subtests_does_not_run_again(project: Project) -> None:
+    write(
+        project,
+        """
+async def test_it(db, subtests):
+    note("it")
+    with subtests.test("a"):
+        await end(db)
+""",
+    )
+
+    result = project.run()
+
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert noted(project) == ["it"]
+    result.stdout.fnmatch_lines(["*Refused: this would end the transaction of the test.*"])
+
+
+def test_a_test_case_does_not_run_again(project: Project) -> None:
+    write(
+        project,
+        """
+import unittest
+
+class TestIt(unittest.TestCase):
+    @pytest.fixture(autouse=True)
+    def inject(self, request): request.getfixturevalue("fresh_database")
+
+    def test_it(self): note("it")
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*Refused: fresh_database in a test that has begun without it.*"])
+    assert "_testMethodName" not in str(result.stdout)
+
+
+def test_what_tests_of_other_folders_were_refused_is_theirs(project: Project) -> None:
+    write(project, "async def test_it(db): pass")
+    project.write("other/test_1.py", REFUSED_ELSEWHERE)
+    project.write("tests/test_2.py", "async def test_it(db): pass")
+
+    result = project.run("tests/test_it.py", "other", "tests/test_2.py")
+
+    result.assert_outcomes(passed=3)

@@ -67,6 +67,33 @@ async def test_it(client, db, statement):
     assert ran_again(result) == {}
 
 
+def test_a_setting_that_is_reset_is_one_too(project: Project) -> None:
+    project.replace(
+        "tests/conftest.py",
+        "make_engine = create_async_engine\n",
+        "def make_engine(url, **options):\n"
+        "    engine = create_async_engine(url, **options)\n"
+        "    def set(new, _): new.cursor().execute(\"SET work_mem = '1MB'\")\n"
+        '    sa.event.listen(engine.sync_engine, "connect", set)\n'
+        "    return engine\n",
+    )
+    write(
+        project,
+        """
+async def test_it(db):
+    async with SessionLocal() as other:
+        await db.execute(sa.text("RESET work_mem"))
+        await other.execute(sa.text("SELECT 1"))
+        assert await db.scalar(sa.text("SHOW work_mem")) == "4MB"
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+    assert list(ran_again(result)) == ["test_it[savepoints]"]
+
+
 def test_a_function_that_only_reads_makes_no_settings(project: Project) -> None:
     write(
         project,
@@ -276,3 +303,21 @@ async def test_read_only_refuses_a_write(db):
     result = project.run()
 
     result.assert_outcomes(passed=12)
+
+
+def test_a_read_only_session_cannot_write(project: Project) -> None:
+    write(
+        project,
+        """
+async def test_it(db):
+    await db.connection(execution_options={"postgresql_readonly": True})
+    db.add(User(email="ada"))
+    with pytest.raises(sa.exc.DBAPIError, match="read-only"):
+        await db.commit()
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+    assert list(ran_again(result)) == ["test_it[savepoints]"]

@@ -70,6 +70,9 @@ async def test_it(db_transaction):
     "Refused: a cursor on the server": """
 async def test_it(db): await db.stream(sa.select(User))
 """,
+    "Refused: an advisory lock of the session": """
+async def test_it(db): await db.execute(sa.text("SELECT pg_advisory_lock(1)"))
+""",
     "Refused: the connection of the test was lost": """
 async def test_it(db): await db.execute(sa.text("SELECT pg_terminate_backend(pg_backend_pid())"))
 """,
@@ -80,7 +83,7 @@ async def test_it(get_db_session):
         await other.execute(sa.text("SELECT 1"))
         await one.execute(sa.text("SELECT 1"))
 """,
-    "Refused: the isolation level of a test's transaction is fixed": """
+    "Refused: isolation level and access mode of a test's transaction are fixed": """
 async def test_it(db):
     await db.connection(execution_options={"isolation_level": "SERIALIZABLE"})
 """,

@@ -324,6 +324,14 @@ SEQUENCES = """
     SELECT format('SELECT %s, last_value, is_called FROM %s', seqrelid::oid, seqrelid::regclass)
     FROM pg_sequence
 """
+# For an engine with one connection, which neither the driver, by transactions of its own, nor the
+# pool may touch.
+ONE_CONNECTION: dict[str, Any] = {
+    "poolclass": StaticPool,
+    "isolation_level": "AUTOCOMMIT",
+    "pool_pre_ping": False,
+    "pool_recycle": -1,
+}
 OTHER_LOOP = "a statement on another event loop than that of the test's connection."
 
 
@@ -371,6 +379,8 @@ class Clone(ABC):
         await self.admin.create(self.name, self.template)
         engine = open_engine(self.url)
         try:
+            async with engine.connect() as connection:
+                await check_database(connection, self.name)
             if self.seed:
                 async with SESSION_FACTORIES[0](bind=engine, binds={}) as session:
                     await self.seed(session)
@@ -435,6 +445,15 @@ def settings_when_new(dbapi_connection: Any) -> tuple[str, int]:
     return script, pid
 
 
+async def check_database(connection: AsyncConnection, name: str) -> None:
+    """Refuse an engine that connects elsewhere than to the database of its URL."""
+    found = await connection.scalar(sa.text("SELECT current_database()"))
+    if found != name:
+        problem = f"make_engine(url) connects to {found!r}, not to the database of its url"
+        fix = "let url win over connect_args, a creator, and the query of TEST_DATABASE_URL"
+        raise refusal(problem, f"{fix}: ADAPT 3/4 in {__file__}")
+
+
 def sqlstate(error: Any) -> str | None:
     """Return the code of an error of the server, of whichever driver."""
     # SQLAlchemy 2.1 leaves it out of an error about a prepared statement.
@@ -495,7 +514,6 @@ async def finish(work: Any) -> Any:
 #   deferrable   whether there are deferrable constraints; by `survey`
 #   may_set      tells whether a statement may make settings; by `survey`
 #   sequences    whether there are any, and `restart`, what sets them back; by `survey` of Clone
-#   set_level    the dialect's own set_isolation_level; by `open`
 
 ENDS = "this would end the transaction of the test."
 PILL = "FC001"  # the SQLSTATE of the trigger below, which stops every COMMIT
@@ -509,7 +527,9 @@ ONLY_HERE = (  # SQLSTATEs of errors that real commits do not meet
 SAVEPOINT = f"SAVEPOINT {PREFIX}"
 # What may make settings, beside a call of a routine of the schema that may have side effects. A
 # false alarm costs no more than a second run.
-SETS = r"(^|\*/|;)\s*(SET|DO)\b|\bset_config\b"
+SETS = r"(^|\*/|;)\s*((RE)?SET|DO)\b|\bset_config\b"
+# What takes a lock that outlives the transaction, and with it the savepoint's owner.
+LOCKS = functools.lru_cache(1_000)(re.compile(r"\bpg_(try_)?advisory_lock", re.IGNORECASE).search)
 ROUTINES = """
     SELECT proname FROM pg_proc AS p JOIN pg_language AS l ON l.oid = prolang
     WHERE provolatile = 'v' AND lanname NOT IN ('internal', 'c') AND NOT EXISTS (
@@ -576,8 +596,7 @@ class Rollback(Clone):
 
     async def open(self) -> AsyncEngine:
         """Return an engine whose commits and rollbacks are a savepoint's."""
-        # AUTOCOMMIT keeps the driver from beginning transactions of its own.
-        engine = open_engine(self.url, poolclass=StaticPool, isolation_level="AUTOCOMMIT")
+        engine = open_engine(self.url, **ONE_CONNECTION)
         self.shared: Any = None
         self.connection: AsyncConnection | None = None
         listen = functools.partial(sa.event.listen, engine.sync_engine)
@@ -590,9 +609,10 @@ class Rollback(Clone):
         for name in ("do_execute", "do_executemany", "do_execute_no_params"):
             listen(name, functools.partial(self.execute, name))
         dialect: Any = engine.dialect
-        self.set_level = dialect.set_isolation_level
-        for name in ("do_commit", "do_rollback", "set_isolation_level", "get_driver_connection"):
+        for name in ("do_commit", "do_rollback", "get_driver_connection"):
             setattr(dialect, name, getattr(self, name))
+        for name in ("set_isolation_level", "set_readonly", "set_deferrable"):
+            setattr(dialect, name, self.before_a_test(getattr(dialect, name)))
         # An app that closes its pool must not close the one connection.
         setattr(engine.sync_engine, "dispose", lambda *_, **__: None)  # noqa: B010 - for mypy
         return engine
@@ -647,6 +667,9 @@ class Rollback(Clone):
             raise
         if connection.in_transaction():  # for SQLAlchemy; nothing is sent
             await connection.rollback()
+        mine: Any = connection.sync_connection
+        if mine.get_execution_options() != self.engine.get_execution_options():
+            await connection.close()  # it is not for the next test
         return None
 
     @contextmanager
@@ -684,6 +707,8 @@ class Rollback(Clone):
         with self.turn(mine):
             if context.execution_options.get("stream_results"):
                 refuse("a cursor on the server, which speaks between other sessions' statements.")
+            if LOCKS(statement):
+                refuse("an advisory lock of the session: here all sessions are one.")
             if self.owner is not mine:
                 self.pass_to(mine)
             self.by_text |= context.is_text or context.isddl
@@ -749,11 +774,15 @@ class Rollback(Clone):
         self.setters.discard(mine)
         self.lost.discard(mine)
 
-    def set_isolation_level(self, to: Any, level: Any) -> None:
-        """Refuse what the transaction of the test cannot change any more."""
-        if self.shared is to:
-            refuse("the isolation level of a test's transaction is fixed.")
-        self.set_level(to, level)
+    def before_a_test(self, change: Callable[..., None]) -> Callable[..., None]:
+        """Have the dialect refuse what the transaction of a test cannot change any more."""
+
+        def change_or_refuse(connection: Any, value: Any) -> None:
+            if self.shared is connection:
+                refuse("isolation level and access mode of a test's transaction are fixed.")
+            change(connection, value)
+
+        return change_or_refuse
 
     def get_driver_connection(self, of: Any) -> Any:
         """Refuse the connection of the driver, by which a session could work unseen."""
@@ -853,7 +882,7 @@ class RealCommits(Clone):
         listen("before_cursor_execute", self.check_loop)
         dialect: Any = engine.dialect
         dialect.get_driver_connection = self.get_driver_connection
-        self.cleaner = open_engine(self.url, poolclass=StaticPool, isolation_level="AUTOCOMMIT")
+        self.cleaner = open_engine(self.url, **ONE_CONNECTION)
         return engine
 
     def note_connection(self, new: Any, _record: object) -> None:
@@ -906,7 +935,8 @@ class RealCommits(Clone):
         await connection.close()
         if self.foreign:
             return "a foreign table, whose rows are not ours to delete"
-        if self.out or self.handed_out or any(map(is_lost, self.connections)):
+        dirty = any(is_lost(each) or in_transaction(each) for each in self.connections)
+        if self.out or self.handed_out or dirty:
             await self.close_connections()
         for each, (_, script) in self.connections.items():
             await each.driver_connection.execute(script)
@@ -940,7 +970,8 @@ class RealCommits(Clone):
             if left:  # in one statement, at whose end foreign keys are checked
                 rows = (f"DELETE FROM ONLY {table} {self.young[table]}" for table in left)
                 ctes = ", ".join(f"_{number} AS ({delete})" for number, delete in enumerate(rows))
-                script.append(f"WITH {ctes} SELECT")
+                # What their triggers have changed is to be counted at once.
+                script.append(f"WITH {ctes} SELECT pg_stat_force_next_flush()")
             if not script:
                 self.unchanged = changed
                 return None
@@ -1201,8 +1232,7 @@ class Administrator:
         """Describe the connection, which is opened when it is needed."""
         self.key = 1 + secrets.randbelow(2**31 - 1)
         self.connection: Any = None  # the last that was opened
-        options = {"isolation_level": "AUTOCOMMIT", "poolclass": StaticPool}
-        self.engine = open_engine(url, pool_pre_ping=True, **options)
+        self.engine = open_engine(url, **ONE_CONNECTION | {"pool_pre_ping": True})
         sa.event.listen(self.engine.sync_engine, "connect", self.hold_lock)
 
     async def aclose(self) -> None:
@@ -1282,22 +1312,21 @@ def place(url: sa.URL) -> object:
 def server_url() -> sa.URL:
     """Return the URL of TEST_DATABASE_URL, or start the embedded server and return its URL."""
     given = os.environ.get("TEST_DATABASE_URL")
-    if given is None:
-        return embedded_server_url()
+    where = "TEST_DATABASE_URL" if given is not None else f"DRIVER (ADAPT 3/4 in {__file__})"
     try:
-        url = sa.make_url(given)
+        url = embedded_server_url() if given is None else sa.make_url(given)
         if url.get_backend_name() == "postgresql":
-            make_engine(url, poolclass=StaticPool)  # only loads the driver
+            make_engine(url, **ONE_CONNECTION)  # only loads the driver
             return url
         problem = f"names {url.drivername}"
     except TypeError as error:
-        problem = f"make_engine(url, poolclass=...) fails: {error}"
+        problem = f"make_engine(url, {', '.join(ONE_CONNECTION)}) fails: {error}"
         raise refusal(problem, f"let our options win: ADAPT 3/4 in {__file__}") from error
     except (sa.exc.InvalidRequestError, ImportError) as error:
         problem = f"cannot be used ({error})"
     except (sa.exc.ArgumentError, ValueError):  # their messages may show a password
         problem = "is not a database URL"
-    what = f"TEST_DATABASE_URL {problem}; PostgreSQL with an async driver is needed"
+    what = f"{where} {problem}; PostgreSQL with an async driver is needed"
     raise refusal(what, f"export TEST_DATABASE_URL={EXAMPLE_URL}")
 
 
@@ -1399,8 +1428,11 @@ async def build_template(admin: Administrator, wanted: str) -> str:
     engine = open_engine(admin.engine.url.set(database=name))
     try:
         async with engine.begin() as empty_database:
+            await check_database(empty_database, name)
             await empty_database.exec_driver_sql("SET LOCAL statement_timeout = 0")
             await empty_database.run_sync(create_schema)
+    except pytest.UsageError:
+        raise
     except Exception as error:
         raise refusal(f"create_schema failed: {error!r}", f"see ADAPT 2/4 in {__file__}") from error
     finally:
@@ -1660,11 +1692,12 @@ def copy_programs(site: Path, version: str) -> Path:
 # --- pytest ---------------------------------------------------------------------------------------
 # Problem: pytest has to run the tests on one event loop, prepare the server before the first test
 # that needs it, run a test again where rollback could not serve it, and tell all this at the end.
-# State: two entries of the config's stash, set once; and in pytest's cache, from run to run, which
-# tests ran again, each with the digest of its file and the reason.
+# State: two entries of the config's stash, set once, and one of an item's; and in pytest's cache,
+# from run to run, which tests ran again, each with the digest of its file and the reason.
 
 SERVER = pytest.StashKey[Any]()  # a Server, or the text that says what is wrong
 WORKERS_ASKED = pytest.StashKey[float]()  # the time when xdist asked for its first worker
+PASSED = pytest.StashKey[bool]()  # whether all phases of a test have passed until now
 REMEMBERED = f"{PREFIX}/real_commits"
 LOOP_SCOPES = ("asyncio_default_fixture_loop_scope", "asyncio_default_test_loop_scope")
 ON_ONE_LOOP = pytest.mark.asyncio(loop_scope="session")
@@ -1800,31 +1833,36 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
 
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     """Run a test again, with real commits, where a rolled-back transaction had to refuse."""
-    get = functools.partial(item.config.getoption, default=None)
-    if get("reruns") or item.get_closest_marker("flaky"):
-        return None  # pytest-rerunfailures runs it again, and finds the marker that we have added
+    NOTES.clear()  # of tests in other folders
+    if runs_again_by_a_plugin(item):
+        return None
+    get, cls = functools.partial(item.config.getoption, default=None), getattr(item, "cls", None)
     final = get("usepdb") or get("refusals_fail") or item.get_closest_marker("fresh_database")
+    # What subtests of a first run have reported is told already, and stays.
+    has_subtests = "subtests" in getattr(item, "fixturenames", ()) or hasattr(cls, "subTest")
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     reports = runtestprotocol(item, log=False, nextitem=nextitem)
-    refused = [text for kind, text in notes_of(reports[-1]) if kind in (REFUSED, RETRY)]
     retry = [text for kind, text in notes_of(reports[-1]) if kind == RETRY]
-    if retry and not final:
-        if isinstance(item, pytest.Function) and item.cls:
+    if retry and not (final or has_subtests):
+        if isinstance(item, pytest.Function) and cls:
             vars(item.instance).clear()  # pytest makes one for both runs
-        told = len(notes_of(reports[-1]))
         reports = runtestprotocol(item, log=False, nextitem=nextitem)
-        refused = [text for kind, text in notes_of(reports[-1])[told:] if kind == REFUSED]
         if failed := next((report for report in reports if report.failed), None):
             failed.sections.insert(0, ("Refused at first, without real commits", retry[0]))
         else:
             reports[-1].user_properties.append((f"{PREFIX}: {AGAIN}", retry[0]))
-    if refused and all(report.passed for report in reports):  # by gather(), for instance
-        reports[-1].outcome = "failed"
-        reports[-1].longrepr = f"Refused: {refused[0]}\nThe test has swallowed this, and passed."
     for report in reports:
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
+
+
+def runs_again_by_a_plugin(item: pytest.Item) -> bool:
+    """Tell whether pytest-rerunfailures may run a test again; it finds the marker that we add."""
+    get, plugins = item.config.getoption, item.config.pluginmanager
+    options = get("reruns", default=None) or get("force_reruns", default=None)
+    setting = plugins.hasplugin("rerunfailures") and item.config.getini("reruns")
+    return bool(options or setting or item.get_closest_marker("flaky"))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -1836,6 +1874,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
         item.user_properties += [(f"{PREFIX}: {kind}", text) for kind, text in NOTES]
         NOTES.clear()
     report = yield
+    item.stash[PASSED] = report.passed and item.stash.get(PASSED, True)
+    if call.when == "teardown":
+        if item.stash[PASSED] and refused:  # by gather(), for instance
+            report.outcome = "failed"
+            report.longrepr = f"{refused[0]}\nThe test has swallowed this, and passed."
+        del item.stash[PASSED]
     if report.failed and refused and refused[0] not in report.longreprtext:  # it is buried
         report.sections.insert(0, ("What the test was refused", refused[0]))
     if retry:
