@@ -125,10 +125,11 @@ ALLOWED: list[Any] = []
 # ADAPT 4/4: requests, and your own fixtures.
 #   BASE_URL           where requests seem to go
 #   authenticate       what makes a request one of a user
-#   fixtures           your actors, and what else your tests use. A second app: one like `client`,
-#                      which asks for override_get_db, and resets the overrides of that app. Redis:
-#                      one of yours. A second database becomes part of the test's: its tables in
-#                      create_schema, its models in SCHEMA_FILES, its factory in the list.
+#   fixtures           your actors, and what else your tests use. Redis: a fixture of your own.
+#                      A second app: a fixture like `client`, which asks for override_get_db and
+#                      resets that app's overrides; its factory is in SESSION_FACTORIES.
+#                      A second database becomes part of the test's: its tables in create_schema,
+#                      its models in SCHEMA_FILES, its factory in SESSION_FACTORIES.
 BASE_URL = "http://test"
 
 
@@ -496,17 +497,17 @@ async def finish(work: Any) -> Any:
 # is one savepoint: a commit releases it and sets it anew, a rollback, and closing a session, goes
 # back to it. So a forgotten commit loses its rows here, too. The savepoint belongs to one
 # connection at a time: gathered requests work as long as none speaks while another has uncommitted
-# changes. Otherwise the one that speaks is refused, as one of two that write usually is, and the
-# test runs again with real commits.
-# Transactions of the app share one now(); what else stays different is in docs/limits.md.
+# changes. The one that speaks then, if only to commit, is refused, and the test runs again with
+# real commits: so it is with two requests that write. Transactions of a test share one now(); what
+# else stays different is in docs/limits.md.
 # State of a test, which `begin` begins anew:
 #   shared       the connection to the server; None from `end` on, when every statement is refused
 #   known        what this test has checked out of the pool, held so that none is collected, which
 #                would close `shared`; by the pool's event
 #   owner        whose work the savepoint can undo; by `pass_to`, until a commit or a rollback
 #   speaking     whether a statement runs; by `turn`
-#   setters      who may have made settings in its transaction; by `execute`, until that ends
-#   lost         setters that another has interrupted, and so undone; by `pass_to`, until that ends
+#   setters      who may have made settings in its transaction; by `execute` and `forget_settings`
+#   lost         setters whose settings another has undone; by `pass_to` and `forget_settings`
 #   by_text      whether a statement was written as text, and so can be DDL; by `execute`
 # State of a clone, for all its tests:
 #   connection   SQLAlchemy's of `db_transaction`; by the first `begin`, or where it was closed
@@ -517,7 +518,7 @@ async def finish(work: Any) -> Any:
 
 ENDS = "this would end the transaction of the test."
 PILL = "FC001"  # the SQLSTATE of the trigger below, which stops every COMMIT
-ONLY_HERE = (  # SQLSTATEs of errors that real commits do not meet
+ONLY_HERE = (  # SQLSTATEs of errors that real commits may not meet
     PILL,
     "0A000",  # a statement that was prepared before its table was changed
     "25001",  # VACUUM and the like, which no transaction allows
@@ -528,7 +529,7 @@ SAVEPOINT = f"SAVEPOINT {PREFIX}"
 # What may make settings, beside a call of a routine of the schema that may have side effects. A
 # false alarm costs no more than a second run.
 SETS = r"(^|\*/|;)\s*((RE)?SET|DO)\b|\bset_config\b"
-# What takes a lock that outlives the transaction, and with it the savepoint's owner.
+# What takes a lock that outlives its transaction: the server cannot tell then whose it is.
 LOCKS = functools.lru_cache(1_000)(re.compile(r"\bpg_(try_)?advisory_lock", re.IGNORECASE).search)
 ROUTINES = """
     SELECT proname FROM pg_proc AS p JOIN pg_language AS l ON l.oid = prolang
@@ -572,9 +573,9 @@ BEGIN = f"BEGIN READ WRITE; INSERT INTO pg_temp.{PREFIX} DEFAULT VALUES"
 RESTART = f"SELECT pg_temp.{PREFIX}_restart()"
 VERIFY = f"SELECT pg_temp.{PREFIX}_verify(); "
 UNDO = f"ROLLBACK TO {SAVEPOINT}"
-# Fails, by a division by zero, where the owner has written, has locked a table, has an advisory
-# lock, or has met an error. The pill gives the transaction an id, which is one lock; a savepoint
-# that has written has a second.
+# Fails where the owner has met an error; and, by a division by zero, where it has written, has
+# locked a table, or has an advisory lock. The pill gives the transaction an id, which is one lock;
+# a savepoint that has written has a second.
 ASK = """
     SELECT 1 / (count(*) < 2)::int FROM pg_locks WHERE pid = pg_backend_pid() AND (
       locktype IN ('transactionid', 'advisory') OR locktype = 'relation'
@@ -612,7 +613,7 @@ class Rollback(Clone):
         for name in ("do_commit", "do_rollback", "get_driver_connection"):
             setattr(dialect, name, getattr(self, name))
         for name in ("set_isolation_level", "set_readonly", "set_deferrable"):
-            setattr(dialect, name, self.before_a_test(getattr(dialect, name)))
+            setattr(dialect, name, self.not_in_a_test(getattr(dialect, name)))
         # An app that closes its pool must not close the one connection.
         setattr(engine.sync_engine, "dispose", lambda *_, **__: None)  # noqa: B010 - for mypy
         return engine
@@ -744,7 +745,7 @@ class Rollback(Clone):
         with self.turn(mine):
             self.forget_settings(mine)
             if self.owner not in (None, mine):
-                self.ask_owner(then="")  # where a cursor of the DBAPI has written into it
+                self.ask_owner(then="")  # `mine` may have written by a DBAPI cursor
                 return
             try:
                 if self.deferrable or self.by_text:
@@ -774,7 +775,7 @@ class Rollback(Clone):
         self.setters.discard(mine)
         self.lost.discard(mine)
 
-    def before_a_test(self, change: Callable[..., None]) -> Callable[..., None]:
+    def not_in_a_test(self, change: Callable[..., None]) -> Callable[..., None]:
         """Have the dialect refuse what the transaction of a test cannot change any more."""
 
         def change_or_refuse(connection: Any, value: Any) -> None:
@@ -817,8 +818,8 @@ def in_transaction(dbapi_connection: Any) -> bool:
 #   foreign      whether there is a foreign table
 #   catalogue    the counters of the catalogue; by the first `begin`
 #   cleaner      the engine of the connection that cleans
-#   connections  all that are open, each with its pid and the script that makes it as good as new;
-#                by the pool's event
+#   connections  all that were opened, each with its pid and the script that makes it as good as
+#                new; by the pool's event
 #   out          those that somebody has and has not given back; by the pool's events
 #   handed_out   whether somebody had the driver's own connection in this test; anew by `begin`
 
@@ -998,7 +999,8 @@ class RealCommits(Clone):
 
 # --- the guard ------------------------------------------------------------------------------------
 # Problem: a test, or the app in it, may open a connection to a developer's or to a production
-# database. So while tests run only trusted engines connect, and drivers only for them.
+# database. So while tests run only trusted engines connect, and drivers only for them. ALLOWED lets
+# more engines pass; and what a fixture has made for the test is open to all.
 
 TRUSTED: WeakSet[sa.Dialect] = WeakSet()  # of the engines that may connect; by `trust`
 OPEN_TO_ALL: set[str] = set()  # databases whose URL a fixture has told the test
@@ -1013,7 +1015,7 @@ DRIVERS_CONNECT = (
 
 @pytest.fixture(scope="session", autouse=True)
 def database_guard() -> Iterator[None]:
-    """No engine but the tests' own connects to anything, and no driver behind an engine's back.
+    """No engine connects but the tests' own and those ALLOWED, and no driver behind their backs.
 
     Autouse, because the test that asks for no fixture is the one that would reach a real database.
     """
@@ -1102,7 +1104,7 @@ def is_open_to_all(*arguments: object) -> bool:
 
 # --- which database a test works on ---------------------------------------------------------------
 # Problem: the app's sessions, wherever they were made, have to reach the database of the test, and
-# nothing between tests. They ask their AsyncEngine, which stands for another engine while a test
+# between tests none. They ask their AsyncEngine, which stands for another engine while a test
 # runs: its attribute `sync_engine` is set by `redirected`, which resets it, too.
 
 
@@ -1177,7 +1179,7 @@ def redirected(engines: list[AsyncEngine], to: AsyncEngine) -> Iterator[None]:
 def selecting_anew(session: Session, engine: sa.Engine) -> Iterator[None]:
     """Have a session refresh what it has loaded and selects again, once another has committed.
 
-    Not before: as in production, what it has loaded, and relationships with it, stays loaded.
+    Until then, as in production, loaded rows and relationships stay as they are.
     """
     own, others_committed = WeakSet[sa.Connection](), False
 
@@ -1204,8 +1206,8 @@ def selecting_anew(session: Session, engine: sa.Engine) -> Iterator[None]:
 # prepares it, and the workers only clone). What a killed run leaves is dropped by `sweep` when the
 # next run starts; a live run, or a database of somebody else, must not be harmed. A database is
 # ours by its name and its CONNECTION LIMIT, which CREATE DATABASE sets in the same step, so that no
-# kill can leave one unmarked. Its process lives as long as somebody is connected to it, or holds
-# the advisory lock whose number is in its name.
+# kill can leave one unmarked. It is in use as long as somebody is connected to it, or holds the
+# advisory lock whose number is in its name; a template, for a day after its last use.
 
 MARK = 1_000_271  # arbitrary
 LOCK = 1_000_271  # first key of our advisory locks; the second names a process, or 0 the builder
@@ -1518,7 +1520,7 @@ def explain_full_disk(context: sa.ExceptionContext) -> None:
 
 
 def data_folder() -> Path:
-    """Return the folder for data: the one that is chosen, or in memory if there is room, or not."""
+    """Return the folder for data: the chosen one, else in memory if there is room, else on disk."""
     if chosen := os.environ.get(FOLDER):
         return own_folder(chosen)
     with suppress(OSError):
@@ -1760,7 +1762,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:  # xdist may not be installed
-    """Hand the server to an xdist worker, which then neither starts nor checks anything."""
+    """Hand the server to an xdist worker, which then neither starts nor checks one."""
     found = node.config.stash[SERVER]  # since pytest_sessionstart
     node.workerinput[PREFIX] = found if isinstance(found, str) else tuple(found)
     node.config.stash.setdefault(WORKERS_ASKED, time.time())
@@ -1906,7 +1908,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Say what was special about the tests' databases, and whether -n lost; remember the rest."""
+    """Say what was special about the tests' databases, and whether -n lost; note what ran again."""
     found = [report for kind in terminalreporter.stats.values() for report in kind]
     reports = [report for report in found if isinstance(report, pytest.TestReport)]
     if not reports:

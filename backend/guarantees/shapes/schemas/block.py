@@ -48,10 +48,11 @@ ALLOWED: list[Any] = []
 # ADAPT 4/4: requests, and your own fixtures.
 #   BASE_URL           where requests seem to go
 #   authenticate       what makes a request one of a user
-#   fixtures           your actors, and what else your tests use. A second app: one like `client`,
-#                      which asks for override_get_db, and resets the overrides of that app. Redis:
-#                      one of yours. A second database becomes part of the test's: its tables in
-#                      create_schema, its models in SCHEMA_FILES, its factory in the list.
+#   fixtures           your actors, and what else your tests use. Redis: a fixture of your own.
+#                      A second app: a fixture like `client`, which asks for override_get_db and
+#                      resets that app's overrides; its factory is in SESSION_FACTORIES.
+#                      A second database becomes part of the test's: its tables in create_schema,
+#                      its models in SCHEMA_FILES, its factory in SESSION_FACTORIES.
 BASE_URL = "http://test"
 
 
