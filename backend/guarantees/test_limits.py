@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from guarantees.conftest import Project
+from guarantees.conftest import Database, Project
 from guarantees.report import ran_again
 from guarantees.test_docs import ROOT
 from guarantees.test_fidelity import write
@@ -174,3 +174,47 @@ def test_the_page_has_no_row_that_is_not_reproduced(
 
     assert [row for row in rows if not row.startswith(tuple(reproduced))] == []
     assert len(rows) == len(reproduced)
+
+
+def test_what_real_commits_do_to_the_server_stays(project: Project, database: Database) -> None:
+    write(
+        project,
+        """
+@pytest.mark.fresh_database
+async def test_it(db):
+    await db.execute(sa.text("CREATE ROLE made_by_a_test"))
+    await db.commit()
+""",
+    )
+
+    result = project.run("-k", "real")
+
+    result.assert_outcomes(passed=1, deselected=1)
+    made = database.query("SELECT rolname FROM pg_roles WHERE rolname = 'made_by_a_test'")
+    assert made == ["made_by_a_test"]
+    database.query("DROP ROLE made_by_a_test")
+
+
+def test_the_last_test_runs_again_on_another_loop(project: Project) -> None:
+    project.write(
+        "tests/test_it.py",
+        """
+import asyncio
+import pytest
+import sqlalchemy as sa
+
+QUEUE = asyncio.Queue()
+
+@pytest.mark.parametrize("which", ["last but one", "last"])
+async def test_it(db, which):
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(QUEUE.get(), 0.01)
+    await db.execute(sa.text("COMMIT"))
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=1, failed=1)
+    assert list(ran_again(result)) == ["test_it[last but one]"]
+    result.stdout.fnmatch_lines(["*is bound to a different event loop*"])
