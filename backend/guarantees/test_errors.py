@@ -1,5 +1,6 @@
 """Promise 9: a wrong set-up ends the run at once, with one message that says what to do."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -124,6 +125,21 @@ def test_a_folder_among_the_files_of_the_schema_is_told(project: Project) -> Non
     )
 
     check(project.run(), "SCHEMA_FILES cannot be read", "list files", "ADAPT 2/4 in ")
+
+
+def test_a_second_copy_in_the_run_is_told(project: Project) -> None:
+    shutil.copytree(project.path / "tests", project.path / "second")
+
+    check(project.run("tests", "second"), "more than one copy of this file", "tests/conftest.py")
+
+
+def test_a_second_copy_that_is_found_late_is_told(project: Project) -> None:
+    shutil.copytree(project.path / "tests", project.path / "second")
+
+    result = project.run()
+
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines(["*There is more than one copy of this file in the run: *"])
 
 
 def test_without_url_and_wheel_both_ways_out_are_shown(project: Project) -> None:

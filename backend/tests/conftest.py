@@ -1705,8 +1705,12 @@ LOOP_SCOPES = ("asyncio_default_fixture_loop_scope", "asyncio_default_test_loop_
 ON_ONE_LOOP = pytest.mark.asyncio(loop_scope="session")
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Add what CI needs, where a cached template or a second run could hide something."""
+    copies = [it.__file__ for it in pluginmanager.get_plugins() if hasattr(it, "AFTER_BLOCK")]
+    if len(copies) > 1:  # each would refuse the other's connections
+        problem = f"There is more than one copy of this file in the run: {', '.join(copies)}"
+        raise refusal(problem, "run them one at a time, as in: pytest THE/FOLDER/OF/ONE")
     parser.addoption("--rebuild-schema", action="store_true", help="build the schema anew")
     parser.addoption("--real-commits", action="store_true", help=f"run all tests as {MARKER} does")
     parser.addoption("--refusals-fail", action="store_true", help="run no refused test again")
