@@ -533,8 +533,7 @@ SETS = r"(^|\*/|;)\s*((RE)?SET|DO)\b|\bset_config\b"
 LOCKS = functools.lru_cache(1_000)(re.compile(r"\bpg_(try_)?advisory_lock", re.IGNORECASE).search)
 ROUTINES = """
     SELECT proname FROM pg_proc AS p JOIN pg_language AS l ON l.oid = prolang
-    WHERE provolatile = 'v' AND lanname NOT IN ('internal', 'c') AND NOT EXISTS (
-      SELECT FROM pg_depend WHERE objid = p.oid AND deptype = 'e')  -- of an extension
+    WHERE provolatile = 'v' AND lanname NOT IN ('internal', 'c')
 """
 # How often the test has changed the catalogue's tables of columns, types and functions: also what
 # was rolled back counts, for prepared statements are stale then.
