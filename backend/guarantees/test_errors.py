@@ -18,7 +18,7 @@ WRONG = {
     "a synchronous driver": (f"postgresql+psycopg2://me:{SECRET}@127.0.0.1/db", "psycopg2"),
     "no URL": (f"localhost {SECRET}", "is not a database URL"),
     "no port": (f"postgresql+asyncpg://me:x@127.0.0.1:{SECRET}/db", "is not a database URL"),
-    "nothing": ("", "is not a database URL"),
+    "nothing": ("", "TEST_DATABASE_URL is not a database URL"),
 }
 
 

@@ -14,6 +14,7 @@ BY_TEXT = [
     "SELECT set_config('app.tenant', '{0}', true)",
     "SET LOCAL app.tenant = '{0}'",
     "/* mine */ SET LOCAL app.tenant TO '{0}'",
+    "-- mine\\nSET LOCAL app.tenant TO '{0}'",
     "SELECT pg_catalog.set_config('app.tenant', '{0}', true), 1",
 ]
 BY_FUNCTION = ["SELECT become('{0}')", "SELECT 1 FROM Public.Become ('{0}')"]
@@ -63,7 +64,7 @@ async def test_it(client, db, statement):
 
     result = project.run()
 
-    result.assert_outcomes(passed=2 * 6)
+    result.assert_outcomes(passed=2 * 7)
     assert ran_again(result) == {}
 
 
@@ -134,7 +135,7 @@ async def test_it(db, statement):
 
     result = project.run()
 
-    result.assert_outcomes(passed=2 * 6)
+    result.assert_outcomes(passed=2 * 7)
 
 
 def test_they_end_with_the_transaction(project: Project) -> None:

@@ -182,7 +182,7 @@ async def db_transaction(database_path: Clone) -> AsyncIterator[AsyncConnection]
 async def override_get_db(
     db_transaction: AsyncConnection, engine: AsyncEngine
 ) -> AsyncIterator[None]:
-    """The app's own get_db, like all else that opens a session, works on the test's database.
+    """The app's own get_db, like all else on the app's engines, works on the test's database.
 
     Tasks that a request or the test starts may run until the test ends; those left then are
     cancelled, and named at the end of the report.
@@ -498,7 +498,7 @@ async def finish(work: Any) -> Any:
 # back to it. So a forgotten commit loses its rows here, too. The savepoint belongs to one
 # connection at a time: gathered requests work as long as none speaks while another has uncommitted
 # changes. The one that speaks then, if only to commit, is refused, and the test runs again with
-# real commits: so it is with two requests that write. Transactions of a test share one now(); what
+# real commits, as two requests that write mostly do. Transactions of a test share one now(); what
 # else stays different is in docs/limits.md.
 # State of a test, which `begin` begins anew:
 #   shared       the connection to the server; None from `end` on, when every statement is refused
@@ -526,8 +526,8 @@ ONLY_HERE = (  # SQLSTATEs of errors that real commits may not meet
     "25P01",  # there is no transaction
 )
 SAVEPOINT = f"SAVEPOINT {PREFIX}"
-# What may make settings, beside a call of a routine of the schema that may have side effects. A
-# false alarm costs no more than a second run.
+# What may make settings; `survey` adds the schema's volatile routines. A false alarm costs no more
+# than a second run.
 SETS = r"(^|\*/|;)\s*((RE)?SET|DO)\b|\bset_config\b"
 # What takes a lock that outlives its transaction: the server cannot tell then whose it is.
 LOCKS = functools.lru_cache(1_000)(re.compile(r"\bpg_(try_)?advisory_lock", re.IGNORECASE).search)
@@ -618,7 +618,7 @@ class Rollback(Clone):
         return engine
 
     def prepare(self, new: Any, _record: object) -> None:
-        """Lay out on a new connection what each test's BEGIN needs, so that nothing can commit."""
+        """Make the pill and its functions on a new connection, and note the script of a commit."""
         new.run_async(lambda driver: driver.execute(PREPARE.replace("@restart", self.restart)))
         settings, _ = settings_when_new(new)
         self.commit = f"{settings}; RELEASE {SAVEPOINT}; {SAVEPOINT}"
@@ -896,7 +896,7 @@ class RealCommits(Clone):
         return of.driver_connection
 
     async def survey(self, connection: AsyncConnection) -> None:
-        """Note what there is after the seeding, as a query for all that is not so."""
+        """Note what the seeding has left, as queries for what differs from it."""
         await super().survey(connection)
         seeding = await connection.scalar(sa.text("SELECT pg_current_xact_id()::xid::text"))
         young = f"age(xmin) <= (SELECT age('{seeding}'::xid))"
@@ -1444,7 +1444,7 @@ async def build_template(admin: Administrator, wanted: str) -> str:
 
 
 async def sweep(admin: Administrator) -> int:
-    """Drop what dead processes left behind, and templates unused for a day; return how many."""
+    """Drop what dead processes left, and templates unused for a day; return how many it found."""
     query = r"""
         SELECT datname FROM pg_database AS d
         WHERE datname ~ :ours AND datconnlimit = :mark AND pg_has_role(datdba, 'USAGE')
@@ -1482,7 +1482,8 @@ VOLATILE = (
     "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c wal_level=minimal "
     "-c max_wal_senders=0 -c min_wal_size=2MB -c max_wal_size=32MB -c log_min_messages=fatal "
 )
-# A socket among the data, which nobody else can enter; and no shared memory in Docker's small one.
+# A socket among the data, which nobody else can enter; and no shared memory in /dev/shm, which is
+# small in Docker.
 SOCKET = "-c port=5432 -c listen_addresses= -c unix_socket_directories=. "
 SOCKET += "-c dynamic_shared_memory_type=mmap "
 
@@ -1781,7 +1782,7 @@ pytest_report_collectionfinish = pytest_report_header
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Overrule a test's own loop before pytest-asyncio makes a fixture of it, as up to 1.2."""
+    """Overrule a test's own loop before pytest-asyncio, up to 1.2, has made a fixture of it."""
     if metafunc.definition.get_closest_marker("asyncio"):
         metafunc.definition.add_marker(ON_ONE_LOOP, append=False)
 
@@ -1799,7 +1800,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(ON_ONE_LOOP, append=False)
         ours, first = {"engine", "db_transaction"} & {*names}, "overrides_end_with_the_test"
         if ours and first in names and "override_get_db" not in names:
-            # Before all other fixtures of the test, after those that live longer.
+            # Before the fixtures that the test asks for, after those that live longer.
             names.insert(names.index(first) + 1, "override_get_db")
         digest, reason = remembered.get(item.nodeid, ("", ""))
         if digest and digest == digest_of(item.path):
