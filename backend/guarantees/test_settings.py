@@ -174,7 +174,7 @@ async def test_it(db, end, number):
 
     result = project.run()
 
-    result.assert_outcomes(passed=2 * 9 * 4)
+    result.assert_outcomes(passed=2 * 10 * 4)
     assert ran_again(result) == {}
 
 
