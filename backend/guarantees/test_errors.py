@@ -224,7 +224,7 @@ def test_without_url_a_driver_that_is_not_installed_is_told(project: Project) ->
     del project.environment["TEST_DATABASE_URL"]
     project.replace("tests/conftest.py", '"postgresql+asyncpg"', '"postgresql+pg8000"')
 
-    check(project.run(), "DRIVER (ADAPT 3/4 in ", "cannot be used (")
+    check(project.run(), "DRIVER cannot be used (", "name the app's driver: ADAPT 3/4 in ")
 
 
 @pytest.mark.parametrize("arguments", [[], ["-n", "2"]], ids=["serial", "parallel"])

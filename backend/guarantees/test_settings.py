@@ -17,7 +17,7 @@ BY_TEXT = [
     "-- mine\\nSET LOCAL app.tenant TO '{0}'",
     "SELECT pg_catalog.set_config('app.tenant', '{0}', true), 1",
 ]
-BY_FUNCTION = ["SELECT become('{0}')", "SELECT 1 FROM Public.Become ('{0}')"]
+BY_FUNCTION = ["SELECT become('{0}')", "SELECT 1 FROM Public.Become ('{0}')", "SELECT enter('{0}')"]
 
 def sessions(statement):
     class Tenants(Session):
@@ -32,7 +32,8 @@ def sessions(statement):
 FUNCTIONS = """
 CREATE FUNCTION become(it text) RETURNS void LANGUAGE plpgsql
   AS 'BEGIN PERFORM set_config(''app.tenant'', it, true); END';
-CREATE FUNCTION greatest_id() RETURNS int STABLE LANGUAGE sql
+CREATE FUNCTION enter(it text) RETURNS void LANGUAGE sql BEGIN ATOMIC SELECT become(it); END;
+CREATE FUNCTION greatest_id() RETURNS int LANGUAGE sql
   AS 'SELECT max(id)::int FROM users'
 """
 
@@ -64,7 +65,7 @@ async def test_it(client, db, statement):
 
     result = project.run()
 
-    result.assert_outcomes(passed=2 * 7)
+    result.assert_outcomes(passed=2 * 8)
     assert ran_again(result) == {}
 
 
@@ -135,7 +136,7 @@ async def test_it(db, statement):
 
     result = project.run()
 
-    result.assert_outcomes(passed=2 * 7)
+    result.assert_outcomes(passed=2 * 8)
 
 
 def test_they_end_with_the_transaction(project: Project) -> None:
@@ -174,7 +175,7 @@ async def test_it(db, end, number):
 
     result = project.run()
 
-    result.assert_outcomes(passed=2 * 10 * 4)
+    result.assert_outcomes(passed=2 * 11 * 4)
     assert ran_again(result) == {}
 
 

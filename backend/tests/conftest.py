@@ -526,14 +526,21 @@ ONLY_HERE = (  # SQLSTATEs of errors that real commits may not meet
     "25P01",  # there is no transaction
 )
 SAVEPOINT = f"SAVEPOINT {PREFIX}"
-# What may make settings; `survey` adds the schema's volatile routines. A false alarm costs no more
-# than a second run.
-SETS = r"(^|\*/|;)\s*((RE)?SET|DO)\b|\bset_config\b"
+# What may make settings; `survey` adds the routines of the schema whose bodies do, or call those. A
+# false alarm costs no more than a second run.
+SETS = r"(^|\*/|;)\s*((RE)?SET|DO)\b|\bset_\w+\s*\("
 # What takes a lock that outlives its transaction: the server cannot tell then whose it is.
 LOCKS = functools.lru_cache(1_000)(re.compile(r"\bpg_(try_)?advisory_lock", re.IGNORECASE).search)
-ROUTINES = """
-    SELECT proname FROM pg_proc AS p JOIN pg_language AS l ON l.oid = prolang
-    WHERE provolatile = 'v' AND lanname NOT IN ('internal', 'c')
+ROUTINES = r"""
+    WITH RECURSIVE routines AS (
+      SELECT proname, lanname, concat(prosrc, pg_get_function_sqlbody(p.oid)) AS body
+      FROM pg_proc AS p JOIN pg_language AS l ON l.oid = prolang
+      WHERE lanname NOT IN ('internal', 'c') AND pronamespace <> 'pg_catalog'::regnamespace
+    ), setters AS (
+      SELECT proname FROM routines
+      WHERE body ~* '\m(set|reset|execute)' OR lanname NOT IN ('sql', 'plpgsql')
+      UNION SELECT r.proname FROM routines AS r JOIN setters AS s ON strpos(body, s.proname) > 0
+    ) SELECT proname FROM setters
 """
 # How often the test has changed the catalogue's tables of columns, types and functions: also what
 # was rolled back counts, for prepared statements are stale then.
@@ -778,7 +785,7 @@ class Rollback(Clone):
         """Have the dialect refuse what the transaction of a test cannot change any more."""
 
         def change_or_refuse(connection: Any, value: Any) -> None:
-            if self.shared is connection:
+            if self.shared is connection and value:
                 refuse("isolation level and access mode of a test's transaction are fixed.")
             change(connection, value)
 
@@ -1313,9 +1320,12 @@ def place(url: sa.URL) -> object:
 def server_url() -> sa.URL:
     """Return the URL of TEST_DATABASE_URL, or start the embedded server and return its URL."""
     given = os.environ.get("TEST_DATABASE_URL")
-    where = "TEST_DATABASE_URL" if given is not None else f"DRIVER (ADAPT 3/4 in {__file__})"
+    what, fix = "TEST_DATABASE_URL", f"export TEST_DATABASE_URL={EXAMPLE_URL}"
+    if given is None:
+        what, fix = "DRIVER", f"name the app's driver: ADAPT 3/4 in {__file__}"
+    address = embedded_server_url() if given is None else given
     try:
-        url = embedded_server_url() if given is None else sa.make_url(given)
+        url = sa.make_url(address)
         if url.get_backend_name() == "postgresql":
             make_engine(url, **ONE_CONNECTION)  # only loads the driver
             return url
@@ -1327,8 +1337,7 @@ def server_url() -> sa.URL:
         problem = f"cannot be used ({error})"
     except (sa.exc.ArgumentError, ValueError):  # their messages may show a password
         problem = "is not a database URL"
-    what = f"{where} {problem}; PostgreSQL with an async driver is needed"
-    raise refusal(what, f"export TEST_DATABASE_URL={EXAMPLE_URL}")
+    raise refusal(f"{what} {problem}; PostgreSQL with an async driver is needed", fix)
 
 
 async def check_access(engine: AsyncEngine) -> None:
@@ -1694,12 +1703,13 @@ def copy_programs(site: Path, version: str) -> Path:
 # --- pytest ---------------------------------------------------------------------------------------
 # Problem: pytest has to run the tests on one event loop, prepare the server before the first test
 # that needs it, run a test again where rollback could not serve it, and tell all this at the end.
-# State: two entries of the config's stash, set once, and one of an item's; and in pytest's cache,
+# State: two entries of the config's stash, set once, and two of an item's; and in pytest's cache,
 # from run to run, which tests ran again, each with the digest of its file and the reason.
 
 SERVER = pytest.StashKey[Any]()  # a Server, or the text that says what is wrong
 WORKERS_ASKED = pytest.StashKey[float]()  # the time when xdist asked for its first worker
-PASSED = pytest.StashKey[bool]()  # whether all phases of a test have passed until now
+OUTCOMES = pytest.StashKey[dict[str, str]]()  # of the phases of a test's run
+RETRIED = pytest.StashKey[str]()  # what a test was refused in its first run
 REMEMBERED = f"{PREFIX}/real_commits"
 LOOP_SCOPES = ("asyncio_default_fixture_loop_scope", "asyncio_default_test_loop_scope")
 ON_ONE_LOOP = pytest.mark.asyncio(loop_scope="session")
@@ -1855,8 +1865,6 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         reports = runtestprotocol(item, log=False, nextitem=nextitem)
         if failed := next((report for report in reports if report.failed), None):
             failed.sections.insert(0, ("Refused at first, without real commits", retry[0]))
-        else:
-            reports[-1].user_properties.append((f"{PREFIX}: {AGAIN}", retry[0]))
     for report in reports:
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
@@ -1865,30 +1873,36 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 def runs_again_by_a_plugin(item: pytest.Item) -> bool:
     """Tell whether pytest-rerunfailures may run a test again; it finds the marker that we add."""
-    get, plugins = item.config.getoption, item.config.pluginmanager
-    options = get("reruns", default=None) or get("force_reruns", default=None)
-    setting = plugins.hasplugin("rerunfailures") and item.config.getini("reruns")
-    return bool(options or setting or item.get_closest_marker("flaky"))
+    counts = [item.config.getoption(name, default=None) for name in ("force_reruns", "reruns")]
+    with suppress(ValueError):  # the plugin is not there, or too old for it
+        counts.append(item.config.getini("reruns"))
+    count = next((count for count in counts if count not in (None, "")), 0)
+    return int(count) > 0 or item.get_closest_marker("flaky") is not None
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Any:
     """Put what happened in the test into the report of its teardown."""
     refused = [f"Refused: {text}" for kind, text in NOTES if kind in (REFUSED, RETRY)]
-    retry = call.when == "teardown" and any(kind == RETRY for kind, _ in NOTES)
+    retry = [text for kind, text in NOTES if kind == RETRY]
     if call.when == "teardown":
         item.user_properties += [(f"{PREFIX}: {kind}", text) for kind, text in NOTES]
         NOTES.clear()
     report = yield
-    item.stash[PASSED] = report.passed and item.stash.get(PASSED, True)
+    outcomes = item.stash.setdefault(OUTCOMES, {})
+    outcomes[call.when] = report.outcome  # the last of a phase; subtests report before
     if call.when == "teardown":
-        if item.stash[PASSED] and refused:  # by gather(), for instance
-            report.outcome = "failed"
+        if refused and {*outcomes.values()} == {"passed"}:  # by gather(), for instance
+            report.outcome = outcomes["teardown"] = "failed"
             report.longrepr = f"{refused[0]}\nThe test has swallowed this, and passed."
-        del item.stash[PASSED]
+        if item.stash.get(RETRIED, "") and "failed" not in outcomes.values():
+            report.user_properties.append((f"{PREFIX}: {AGAIN}", item.stash[RETRIED]))
+        item.stash[OUTCOMES] = {}
     if report.failed and refused and refused[0] not in report.longreprtext:  # it is buried
         report.sections.insert(0, ("What the test was refused", refused[0]))
-    if retry:
+    final = item.config.getoption("refusals_fail", default=False)
+    if call.when == "teardown" and retry and not final:
+        item.stash[RETRIED] = retry[0]
         item.add_marker("fresh_database")  # for the next run of it, whoever starts that
     return report
 
