@@ -316,10 +316,15 @@ async def test_it(db):
     db.add(User(email="ada"))
     with pytest.raises(sa.exc.DBAPIError, match="read-only"):
         await db.commit()
+
+async def test_one_that_is_not_can(db):
+    await db.connection(execution_options={"postgresql_readonly": False})
+    db.add(User(email="ada"))
+    await db.commit()
 """,
     )
 
     result = project.run()
 
-    result.assert_outcomes(passed=2)
+    result.assert_outcomes(passed=4)
     assert list(ran_again(result)) == ["test_it[savepoints]"]

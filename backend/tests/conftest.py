@@ -1893,10 +1893,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
     outcomes[call.when] = report.outcome  # the last of a phase; subtests report before
     if call.when == "teardown":
         if refused and {*outcomes.values()} == {"passed"}:  # by gather(), for instance
-            report.outcome = outcomes["teardown"] = "failed"
+            report.outcome = "failed"
             report.longrepr = f"{refused[0]}\nThe test has swallowed this, and passed."
-        if item.stash.get(RETRIED, "") and "failed" not in outcomes.values():
-            report.user_properties.append((f"{PREFIX}: {AGAIN}", item.stash[RETRIED]))
+        if retried := item.stash.get(RETRIED, ""):
+            report.user_properties.append((f"{PREFIX}: {AGAIN}", retried))
         item.stash[OUTCOMES] = {}
     if report.failed and refused and refused[0] not in report.longreprtext:  # it is buried
         report.sections.insert(0, ("What the test was refused", refused[0]))
