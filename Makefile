@@ -231,6 +231,9 @@ help: #- This text
 	@echo 'For work on this repository:'
 	@awk 'BEGIN {FS = ":.*#- "} /^[a-z-]+:.*#- / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo "Python 3.11 or newer is needed; type: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
+
 # An environment with what the argument names, by uv where it is installed, else by venv and pip.
 define INSTALL
 @$(NEW_ENOUGH)

@@ -28,7 +28,7 @@ PROFILER = PLUGINS / "conftest_profiler.py"
 ADVICE = {
     "password hashing": "hash at the cheapest parameters in tests",
     "DDL": "create the schema once, in a template database",
-    "creating databases": "let fewer tests have a database of their own",
+    "creating databases": "let fewer tests need a new database",
     "connecting": "keep one connection for all tests",
     "sleeping": "wait for the thing itself, or let the test pass the time",
     "requests to other servers": "answer them in the test",

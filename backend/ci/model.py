@@ -16,7 +16,7 @@ from rich.console import Console
 from benchmark import sheets
 from benchmark.runs import BACKEND
 
-SUITES = (236, 5_000, 50_000)
+SUITES = (244, 5_000, 50_000)
 WORKERS = (1, 2, 4, 8)
 SHARDS = (1, 2, 4, 8)
 COLUMNS = ("shards", "one process", *(f"-n {workers}" for workers in WORKERS[1:]))

@@ -52,6 +52,11 @@ SEEN = {
     free = await scalar(b, "SELECT id FROM users FOR UPDATE SKIP LOCKED")
     assert free == (1 if rolled_back else None)
 """,
+    "an advisory lock of the session that a function takes": """
+    await scalar(a, "SELECT lock_it()")
+    await a.commit()
+    assert await scalar(b, "SELECT pg_try_advisory_xact_lock(5)") is rolled_back
+""",
     "a setting that its statement does not show": """
     await scalar(a, "SELECT it FROM remembered")
     await scalar(b, "SELECT 1")
@@ -128,7 +133,10 @@ async def sessions(db):
     async with SessionLocal() as a, SessionLocal() as b:
         yield a, b
 """
-REMEMBERED = "CREATE VIEW remembered AS SELECT set_config('app.tenant', '1', true) AS it"
+REMEMBERED = """
+CREATE VIEW remembered AS SELECT set_config('app.tenant', '1', true) AS it;
+CREATE FUNCTION lock_it() RETURNS void LANGUAGE sql AS 'SELECT pg_advisory_lock(5)'
+"""
 FIRST = "| inside one rolled-back transaction | what you see |"
 SECOND = "| what the test does | why a rolled-back transaction cannot |"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from guarantees.conftest import REAL_CONFTEST, Project
+from guarantees.test_docs import ROOT
 from upgrade.blocks import blocks, usual
 from upgrade.change import RefusedError, releases, upgrade
 from upgrade.parts import (
@@ -369,3 +370,11 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
     assert done.returncode == 2
     assert f"there is no file {tmp_path / 'conftest.py'}" in done.stderr
+
+
+def test_a_python_that_is_too_old_is_told() -> None:
+    command = ["make", "upgrade", "FILE=conftest.py", "PYTHON=false"]
+
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603 - no input
+
+    assert "Python 3.11 or newer is needed; type: make upgrade PYTHON=python3.11" in result.stderr

@@ -249,7 +249,7 @@ def fresh_database(
 
 @pytest.fixture
 def fresh_database_url(fresh_database: AsyncEngine) -> Iterator[sa.URL]:
-    """The URL of `fresh_database`, for the test's own engines: synchronous, or for TestClient."""
+    """The URL of `fresh_database`, for other engines, of any driver by `set(drivername=...)`."""
     url = fresh_database.url
     OPEN_TO_ALL.add(str(url.database))
     yield url
