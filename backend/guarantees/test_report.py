@@ -97,7 +97,7 @@ def test_the_end_says_nothing_where_no_test_ran(project: Project) -> None:
     ("seconds", "arguments", "lost"),
     [
         pytest.param(0, ["-n", "2"], True, id="short tests"),
-        pytest.param(6, ["-n", "2"], False, id="long tests"),
+        pytest.param(15, ["-n", "2"], False, id="long tests"),
         pytest.param(0, [], False, id="one process"),
     ],
 )
