@@ -35,6 +35,15 @@ def runs(folder: Path) -> bool:
     return [*folder.glob("*/postmaster.pid")] != []
 
 
+def kill_a_run(project: Project) -> None:
+    """Leave a server behind, by killing a run in the middle of its test."""
+    project.write("tests/test_it.py", WAITING)
+    killed = project.start()
+    wait_for(project.path / "begun.txt")
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+
+
 def test_a_server_starts_for_all_workers_and_stops_after_the_last(
     project: Project, folder: Path
 ) -> None:
@@ -48,11 +57,7 @@ def test_a_server_starts_for_all_workers_and_stops_after_the_last(
 
 
 def test_the_server_of_a_killed_run_stops_after_the_next(project: Project, folder: Path) -> None:
-    project.write("tests/test_it.py", WAITING)
-    killed = project.start()
-    wait_for(project.path / "begun.txt")
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.communicate()
+    kill_a_run(project)
     assert runs(folder)
     project.write("tests/test_it.py", QUICK)
 

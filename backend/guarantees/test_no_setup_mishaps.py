@@ -14,7 +14,7 @@ import pytest
 
 from guarantees.conftest import Project
 from guarantees.test_crash import QUICK, WAITING, wait_for
-from guarantees.test_no_setup import folder, runs
+from guarantees.test_no_setup import folder, kill_a_run, runs
 
 __all__ = ["folder"]
 
@@ -95,11 +95,7 @@ def test_data_of_another_version_is_left_alone_for_a_day(project: Project, data:
 
 
 def test_an_old_server_that_cannot_be_stopped_is_left_alone(project: Project, folder: Path) -> None:
-    project.write("tests/test_it.py", WAITING)
-    killed = project.start()
-    wait_for(project.path / "begun.txt")
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.communicate()
+    kill_a_run(project)
     told = next(folder.glob("*/postmaster.pid"))
     data = told.parent.rename(folder / "17.9.9")
     (folder / "17.9.9.users").touch()

@@ -1850,8 +1850,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     """Run a test again, with real commits, where a rolled-back transaction had to refuse."""
     NOTES.clear()  # of tests in other folders
-    if runs_again_by_a_plugin(item):
-        return None
+    if reruns_of_a_plugin(item.config) or item.get_closest_marker("flaky"):
+        return None  # pytest-rerunfailures runs it again, and finds the marker that we add
     get, cls = functools.partial(item.config.getoption, default=None), getattr(item, "cls", None)
     final = get("usepdb") or get("refusals_fail") or item.get_closest_marker("fresh_database")
     # What subtests of a first run have reported is told already, and stays.
@@ -1871,13 +1871,13 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     return True
 
 
-def runs_again_by_a_plugin(item: pytest.Item) -> bool:
-    """Tell whether pytest-rerunfailures may run a test again; it finds the marker that we add."""
-    counts = [item.config.getoption(name, default=None) for name in ("force_reruns", "reruns")]
+@functools.cache
+def reruns_of_a_plugin(config: pytest.Config) -> int:
+    """Return how often pytest-rerunfailures runs a failed test again."""
+    counts = [config.getoption(name, default=None) for name in ("force_reruns", "reruns")]
     with suppress(ValueError):  # the plugin is not there, or too old for it
-        counts.append(item.config.getini("reruns"))
-    count = next((count for count in counts if count not in (None, "")), 0)
-    return int(count) > 0 or item.get_closest_marker("flaky") is not None
+        counts.append(config.getini("reruns"))
+    return int(next((count for count in counts if count not in (None, "")), 0))
 
 
 @pytest.hookimpl(wrapper=True)
