@@ -10,11 +10,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+import fastapi_conftest.server
+from fastapi_conftest.embedded import remove_unused
+from fastapi_conftest.folders import DISK, FOLDER, MEMORY, own_folder
+from fastapi_conftest.refusals import SetUpError
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from tests import conftest
+
+__all__ = ["conftest"]  # it tells the folder which driver the server is for
 
 DEMO_DATABASE = "fastapi_conftest_demo"
 
@@ -25,9 +30,9 @@ def server_url() -> URL:
     One that cannot be used ends the program, with the conftest's message.
     """
     try:
-        url = conftest.server_url()
+        url = fastapi_conftest.server.server_url()
         asyncio.run(_check(url))
-    except pytest.UsageError as error:
+    except SetUpError as error:
         sys.exit(f"ERROR: {error}")
     return url
 
@@ -35,7 +40,7 @@ def server_url() -> URL:
 async def _check(url: URL) -> None:
     engine = create_async_engine(url)
     try:
-        await conftest.check_access(engine)
+        await fastapi_conftest.server.check_access(engine)
     finally:
         await engine.dispose()
 
@@ -76,11 +81,11 @@ async def server_version(server: URL) -> str:
 
 def remove_data() -> None:
     """Remove the data of the embedded server wherever they may be, unless a run uses them."""
-    places = [os.environ.get(conftest.FOLDER), conftest.MEMORY, conftest.DISK]
+    places = [os.environ.get(FOLDER), MEMORY, DISK]
     there = [place for place in places if place and Path(place).expanduser().is_dir()]
-    folders = [conftest.own_folder(place) for place in there]
+    folders = [own_folder(place) for place in there]
     for folder in folders:
-        conftest.remove_unused(folder)
+        remove_unused(folder)
     if not any(path for folder in folders for path in folder.glob("*/postmaster.pid")):
         for folder in folders:
             shutil.rmtree(folder)

@@ -4,27 +4,44 @@ import pytest
 
 ADVICE = "*With @pytest.mark.fresh_database the test has real connections and real commits*"
 UNCOMMITTED = "another session of this test holds changes, or an error."
+MADE_SETTINGS = "another session of this test has made settings, and not committed yet."
 ENDS = "this would end the transaction of the test."
 DRIVER = "the driver's own connection."
-CURSOR = "a cursor on the server, which speaks between other sessions' statements."
+CURSOR = "a cursor on the server, which reads between other sessions' statements."
 LOST = "the connection of the test was lost:"
 
 
+HEAD = " tests ran again. With these lines in isolate(...) they run once:"
+
+
 def ran_again(result: pytest.RunResult) -> dict[str, str]:
-    """Return the tests that the end of the report says to mark, without their file, and why."""
-    heads = [number for number, line in enumerate(result.outlines) if " need real commits" in line]
+    """Return the tests that the end of the report says ran again, without their file, and why."""
+    heads = [number for number, line in enumerate(result.outlines) if line.endswith(HEAD)]
     found: dict[str, str] = {}
     reason = ""
-    for line in result.outlines[heads[0] + 1 :] if heads else []:
-        if line.startswith("    "):
-            found[line.strip().split("::", 1)[1]] = reason
-        elif line.startswith("  "):
-            reason = line.strip()
+    for line in result.outlines[heads[0] + 2 :] if heads else []:
+        if line.startswith("        # "):
+            reason = line.strip().removeprefix("# ")
+        elif line.startswith("        "):
+            found[line.strip(' ",').split("::", 1)[1]] = reason
         else:
             break
     if heads:
-        assert result.outlines[heads[0]].startswith(f"{len(found)} tests need real commits"), found  # noqa: S101
+        assert result.outlines[heads[0]] == f"{len(found)}{HEAD}", found  # noqa: S101
     return found
+
+
+def how_many_ran_again(result: pytest.RunResult) -> int:
+    """Return how many tests ran again in a run that had better begin with real commits."""
+    (line,) = [each for each in result.outlines if "isolate(..., real_commits=True)" in each]
+    return int(line.split()[0])
+
+
+def lines_to_paste(result: pytest.RunResult) -> str:
+    """Return the argument of isolate that the end of the report prints."""
+    begin = result.outlines.index("    real_commits=[")
+    end = result.outlines.index("    ],")
+    return "\n".join(result.outlines[begin : end + 1])
 
 
 def counts(result: pytest.RunResult) -> tuple[int, int, int]:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from benchmark import profile, runs, sheets
 from benchmark.strategies import LADDER
-from guarantees.conftest import HERE, Project
+from guarantees.project import HERE, Project
 
 RECORD = """
 {"tests": 2}

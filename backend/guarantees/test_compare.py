@@ -15,7 +15,7 @@ import pytest
 
 from benchmark.outcomes import Sides, bare
 from benchmark.runs import Case, Run
-from guarantees.conftest import HERE, ISOLATED, Project
+from guarantees.project import FOLDER, HERE, ISOLATED, Project, copy_ours
 
 # What pytest consists of; an interpreter that has nothing else is what a stranger's may be.
 PYTEST = ("pytest*", "_pytest", "py.py", "pluggy*", "iniconfig*", "packaging*", "pygments*")
@@ -406,10 +406,10 @@ def test_an_adopted_conftest_gets_its_table(project: Project, spare_database: st
     theirs = Repository(project.path, Path(sys.executable))
     for folder in ("app", "tests"):
         shutil.copytree(project.path / folder, theirs.path / folder)
-    adopted = (project.path / "tests" / "conftest.py").read_text(encoding="utf-8")
+    shutil.rmtree(theirs.path / "tests" / FOLDER)
     settings = {"pytest.ini": "[pytest]\nasyncio_mode = auto\n", "tests/test_it.py": TESTS}
     theirs.commit({**settings, "tests/conftest.py": OLD}, "before")
-    theirs.write({"tests/conftest.py": adopted})
+    copy_ours(theirs.path / "tests")
     theirs.environment |= {**project.environment, "OLD_URL": spare_database}
     file = project.path / "figures.json"
 

@@ -3,60 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import secrets
 import shutil
-import signal
-import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from fastapi_conftest.embedded import EmbeddedServer
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from guarantees.conftest import Database, Project, own_server
+from guarantees.processes import QUICK, WAITING, kill, wait_for
+from guarantees.project import Project
 from guarantees.report import LOST
-from tests.conftest import EmbeddedServer
-
-# Says that it has begun, and goes on only when the other run is over.
-WAITING = """
-import asyncio
-from pathlib import Path
-import sqlalchemy as sa
-
-async def test_it(client, db):
-    name = await db.scalar(sa.text("SELECT current_database()"))
-    Path("begun.txt").write_text(name)
-    for _ in range(600):
-        if Path("go_on.txt").exists():
-            break
-        await asyncio.sleep(0.05)
-    assert (await client.post("/users/ada")).status_code == 200
-"""
-QUICK = "async def test_it(client): assert (await client.get('/users/count')).json() == 0"
-
-
-def wait_for(path: Path) -> str:
-    """Return what a file says, once it says something."""
-    for _ in range(600):
-        if path.exists() and (said := path.read_text()):
-            return said
-        time.sleep(0.05)
-    raise TimeoutError(path)
+from guarantees.servers import Database, own_server, url_of
 
 
 def exists(database: Database, name: str) -> bool:
     """Tell whether a database is there."""
     return database.query("SELECT 1 FROM pg_database WHERE datname = :name", name=name) == [1]
-
-
-def kill(process: subprocess.Popen[str]) -> None:
-    """Kill a run with all its workers, as a power cut would."""
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
 
 
 @pytest.mark.parametrize("workers", [[], ["-n", "1"]], ids=["serial", "parallel"])
@@ -83,10 +49,10 @@ def test_the_next_run_drops_what_a_killed_run_left(
 def test_a_run_that_was_killed_while_it_built_the_template_is_cleaned_up_too(
     project: Project, database: Database
 ) -> None:
-    project.replace(  # by as many lines, for `make coverage`
-        "tests/conftest.py",
-        "    METADATA.create_all(connection)\n\n\n",
-        f"    METADATA.create_all(connection)  # new in every run: {secrets.token_hex(8)}\n"
+    project.isolate(
+        "create_schema=create_schema",
+        "def create_schema(connection):\n"
+        f"    Base.metadata.create_all(connection)  # new in every run: {secrets.token_hex(8)}\n"
         "    Path('begun.txt').write_text(connection.engine.url.database)\n"
         "    connection.exec_driver_sql('SELECT pg_sleep(3)')\n",
     )
@@ -195,8 +161,9 @@ def test_the_use_of_a_template_is_noted(project: Project, database: Database) ->
     project.write(
         "tests/test_it.py",
         "from pathlib import Path\n"
-        "async def test_it(db, database_server):\n"
-        "    Path('template.txt').write_text(database_server.template)\n",
+        "from fastapi_conftest import schema_once\n"
+        "async def test_it(db):\n"
+        "    Path('template.txt').write_text((await schema_once()).name)\n",
     )
     project.run().assert_outcomes(passed=1)
     name = (project.path / "template.txt").read_text(encoding="utf-8")
@@ -217,7 +184,7 @@ def test_the_use_of_a_template_is_noted(project: Project, database: Database) ->
 def small_server(project: Project) -> Iterator[EmbeddedServer]:
     """A server of the test's own, for few connections."""
     with own_server("-c max_connections=12") as server:
-        project.environment["TEST_DATABASE_URL"] = str(server.url)
+        project.environment["TEST_DATABASE_URL"] = url_of(server).render_as_string()
         yield server
 
 
@@ -235,7 +202,8 @@ def test_a_test_that_meets_a_restart_of_the_server_runs_again_and_no_other_notic
     output, _ = run.communicate(timeout=60)
 
     assert re.search(r"3 passed", output), output
-    assert re.search(rf"^  {LOST}.*\n    tests/test_1.py::test_it$", output, re.MULTILINE), output
+    again = rf'^        # {LOST}.*\n        "tests/test_1.py::test_it",$'
+    assert re.search(again, output, re.MULTILINE), output
 
 
 def test_a_server_with_too_few_connections_is_named_as_the_cause(
@@ -251,4 +219,4 @@ def test_a_server_with_too_few_connections_is_named_as_the_cause(
     outcomes = result.parseoutcomes()
     assert outcomes["passed"] + outcomes["errors"] == 200
     assert str(result.stdout).count("To mend it: lower -n, or raise max_connections") >= 1
-    assert Database(str(small_server.url)).leftovers() == []
+    assert Database(url_of(small_server).render_as_string()).leftovers() == []

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from guarantees.conftest import HERE, REAL_CONFTEST, Project, code
 from upgrade.blocks import USUAL, blocks, shown, usual
 from upgrade.parts import changed_lines, comments, compose, parts
+
+from guarantees.project import HERE, REAL_CONFTEST, Project, code
 
 ROOT = HERE.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

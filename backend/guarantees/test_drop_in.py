@@ -10,10 +10,6 @@ import re
 import shutil
 
 import pytest
-
-from guarantees.conftest import REAL_CONFTEST, Project
-from guarantees.report import counts, ran_again
-from guarantees.test_no_commit import write as attacks_on_the_transaction
 from upgrade.blocks import SHAPES, blocks, usual
 from upgrade.change import releases, upgrade
 from upgrade.parts import (
@@ -26,6 +22,10 @@ from upgrade.parts import (
     compose,
     parts,
 )
+
+from guarantees.project import REAL_CONFTEST, Project
+from guarantees.report import counts, ran_again
+from guarantees.test_no_commit import write as attacks_on_the_transaction
 
 # How many tests each shape has, all of which pass; and which of them are variations of `plain`.
 TESTS = {

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
-from guarantees.conftest import Database, Project
+from guarantees.project import CONFTEST, ISOLATE, Project
+from guarantees.servers import Database
 
 SECRET = "s3cret"  # noqa: S105 - what no message may show
 WRONG = {
@@ -90,47 +91,86 @@ def test_a_server_whose_settings_do_not_serve_is_named(
 
 def test_a_pytest_asyncio_that_is_too_old_is_told(project: Project) -> None:
     version = 'importlib.metadata.version("pytest-asyncio")'
-    project.replace("tests/conftest.py", version, '"0.23.8"')
+    project.in_folder("hooks", version, '"0.23.8"')
 
     check(project.run(), "pytest-asyncio 0.23.8 cannot run all tests", "pytest-asyncio>=0.24")
 
 
-@pytest.mark.parametrize("line", ["from app.db import engine", "from app import db"])
-def test_a_name_in_the_block_that_a_fixture_would_replace_is_told(
-    project: Project, line: str
-) -> None:
-    first = "from app import security\n"
-    project.replace("tests/conftest.py", first, f"{first}{line}\n")
-
-    name = line.rsplit(maxsplit=1)[-1]
-    check(project.run(), "The block in ", f"defines {name}, which this file needs itself")
+WRONG_ARGUMENTS = {
+    "no application": ("application", "'app'", "'app' is no FastAPI application"),
+    "a function that makes one": (
+        "application",
+        "lambda: application",
+        "is no FastAPI application",
+    ),
+    "no list of factories": ("[SessionLocal]", "SessionLocal", "not a list of factories"),
+    "no factory": ("[SessionLocal]", "[]", "not a list of factories"),
+    "a scoped session": (
+        "[SessionLocal]",
+        "[async_scoped_session(SessionLocal, print)]",
+        "is no factory of AsyncSession",
+    ),
+    "a synchronous factory": (
+        "[SessionLocal]",
+        "[sessionmaker()]",
+        "is no factory of AsyncSession",
+    ),
+    "a function for a factory": (
+        "[SessionLocal]",
+        "[lambda: None]",
+        "is no factory of AsyncSession",
+    ),
+    "the base for its metadata": ("Base.metadata", "Base", "not a MetaData"),
+    "a schema that is made already": (
+        "Base.metadata",
+        "Base.metadata, create_schema=1",
+        "create_schema is 1, not a function",
+    ),
+    "a text for a list": (
+        "Base.metadata",
+        "Base.metadata, real_commits='tests'",
+        "real_commits is 'tests', not a list",
+    ),
+    "a file that is not there": (
+        "Base.metadata",
+        "Base.metadata, real_commits=['tests/test_gone.py::test_it']",
+        "real_commits has 'tests/test_gone.py::test_it', and there is no such file",
+    ),
+    "a folder among the files of the schema": (
+        "Base.metadata",
+        "Base.metadata, schema_files=[Path('tests')]",
+        "schema_files has 'tests', which is no file",
+    ),
+}
 
 
 @pytest.mark.parametrize(
-    "factory",
-    ["async_scoped_session(SessionLocal, asyncio.current_task)", "sessionmaker()", "lambda: None"],
+    ("argument", "wrong", "said"), WRONG_ARGUMENTS.values(), ids=list(WRONG_ARGUMENTS)
 )
-def test_a_factory_of_other_sessions_is_told(project: Project, factory: str) -> None:
+def test_a_wrong_argument_of_isolate_is_told(
+    project: Project, argument: str, wrong: str, said: str
+) -> None:
     imports = "from sqlalchemy.orm import sessionmaker\n"
     imports += "from sqlalchemy.ext.asyncio import async_scoped_session\n"
-    line = "SESSION_FACTORIES = ["
-    project.replace("tests/conftest.py", f"{line}SessionLocal]", f"{imports}{line}{factory}]")
+    project.replace(CONFTEST, ISOLATE, imports + ISOLATE.replace(argument, wrong))
 
-    check(project.run(), "in SESSION_FACTORIES is no factory of AsyncSession", "ADAPT 1/4 in ")
+    check(project.run(), said, f"in isolate(...) of {project.path / CONFTEST}")
 
 
-def test_a_folder_among_the_files_of_the_schema_is_told(project: Project) -> None:
-    project.replace(
-        "tests/conftest.py", "SCHEMA_FILES: list[Path] = []", "SCHEMA_FILES = [Path('tests')]"
-    )
+def test_a_conftest_that_does_not_call_isolate_is_told(project: Project) -> None:
+    project.replace(CONFTEST, ISOLATE, "")
 
-    check(project.run(), "SCHEMA_FILES cannot be read", "list files", "ADAPT 2/4 in ")
+    check(project.run(), "The conftest has not called isolate(...)", "isolate(app, sessions=")
 
 
 def test_a_second_copy_in_the_run_is_told(project: Project) -> None:
     shutil.copytree(project.path / "tests", project.path / "second")
 
-    check(project.run("tests", "second"), "more than one copy of this file", "tests/conftest.py")
+    check(
+        project.run("tests", "second"),
+        "More than one conftest has called isolate(...)",
+        "tests/conftest.py",
+    )
 
 
 def test_a_second_copy_that_is_found_late_is_told(project: Project) -> None:
@@ -139,7 +179,7 @@ def test_a_second_copy_that_is_found_late_is_told(project: Project) -> None:
     result = project.run()
 
     assert result.ret == pytest.ExitCode.INTERRUPTED
-    result.stdout.fnmatch_lines(["*There is more than one copy of this file in the run: *"])
+    result.stdout.fnmatch_lines(["*More than one conftest has called isolate(...) in this run: *"])
 
 
 def test_without_url_and_wheel_both_ways_out_are_shown(project: Project) -> None:
@@ -172,28 +212,24 @@ def test_a_folder_that_cannot_be_written_is_named(project: Project) -> None:
 
 
 def test_a_schema_that_cannot_be_created_is_told_with_its_error(project: Project) -> None:
-    project.replace(
-        "tests/conftest.py",
-        "    METADATA.create_all(connection)\n\n",
-        "    connection.exec_driver_sql('CREATE TABLE broken (id nonsense)')\n\n",
+    project.isolate(
+        "create_schema=create_schema",
+        "def create_schema(connection):\n"
+        "    connection.exec_driver_sql('CREATE TABLE broken (id nonsense)')\n",
     )
 
-    check(project.run(), "create_schema failed", 'type "nonsense" does not exist', "ADAPT 2/4 in ")
+    check(project.run(), "create_schema failed", 'type "nonsense" does not exist', "in isolate(")
 
 
 def test_an_engine_that_connects_elsewhere_is_told(project: Project, spare_database: str) -> None:
     name = make_url(spare_database).database
-    elsewhere = f'lambda url, **own: create_async_engine(url, connect_args={{"database": {name!r}}}'
-    project.replace(
-        "tests/conftest.py",
-        "make_engine = create_async_engine\n",
-        f"make_engine = {elsewhere}, **own)\n",
-    )
+    elsewhere = f'connect_args={{"database": {name!r}}}'
+    project.make_engine(f"return create_async_engine(url, {elsewhere}, **options)")
 
     check(
         project.run("--rebuild-schema"),
         f"connects to {name!r}, not to the database of its url",
-        "ADAPT 3/4 in ",
+        "make_engine=..., in isolate(",
     )
 
 
@@ -211,20 +247,18 @@ def test_a_clone_is_not_seeded_elsewhere(project: Project, spare_database: str) 
 
 def test_without_url_a_make_engine_that_overrules_ours_is_told(project: Project) -> None:
     del project.environment["TEST_DATABASE_URL"]
-    project.replace(
-        "tests/conftest.py",
-        "make_engine = create_async_engine\n",
-        "make_engine = lambda url, **own: create_async_engine(url, pool_size=5, **own)\n",
-    )
+    project.make_engine("return create_async_engine(url, pool_size=5, **options)")
 
-    check(project.run(), "pool_size", "let our options win: ADAPT 3/4 in ")
+    check(
+        project.run(), "pool_size", "let the options of make_engine give way to ours, in isolate("
+    )
 
 
 def test_without_url_a_driver_that_is_not_installed_is_told(project: Project) -> None:
     del project.environment["TEST_DATABASE_URL"]
-    project.replace("tests/conftest.py", '"postgresql+asyncpg"', '"postgresql+pg8000"')
+    project.isolate("driver='postgresql+pg8000'")
 
-    check(project.run(), "DRIVER cannot be used (", "name the app's driver: ADAPT 3/4 in ")
+    check(project.run(), "The driver 'postgresql+pg8000' cannot be used (", "driver=... of the app")
 
 
 @pytest.mark.parametrize("arguments", [[], ["-n", "2"]], ids=["serial", "parallel"])

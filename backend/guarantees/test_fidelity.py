@@ -2,43 +2,12 @@
 
 import pytest
 
-from guarantees.conftest import Project
-
-# Each inner test runs twice: on savepoints, and on real transactions, which prove that what it
-# expects is what production does.
-BOTH = """
-import asyncio
-
-import pytest
-import sqlalchemy as sa
-from fastapi.responses import StreamingResponse
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
-
-from app.db import SessionLocal
-from app.main import Db, app
-from app.models import Role, User
-
-REAL = pytest.param("real", marks=pytest.mark.fresh_database)
-
-@pytest.fixture(autouse=True, params=["savepoints", REAL])
-def transactions_are(request):
-    return request.param
-
-async def emails(db):
-    found = (await db.scalars(sa.select(User.email).order_by(User.email))).all()
-    await db.rollback()
-    return found
-"""
-
-
-def write(project: Project, source: str) -> None:
-    """Write the project's tests, behind the lines above."""
-    project.write("tests/test_it.py", BOTH + source)
+from guarantees.factories import write_on_both_paths
+from guarantees.project import Project
 
 
 def test_work_goes_on_after_an_integrity_error(project: Project) -> None:
-    write(
+    write_on_both_paths(
         project,
         """
 @app.post("/retry")
@@ -68,7 +37,7 @@ async def test_it(client, db):
 
 
 def test_begin_nested_undoes_its_own_part_only(project: Project) -> None:
-    write(
+    write_on_both_paths(
         project,
         """
 @app.post("/nested/{end}")
@@ -96,7 +65,7 @@ async def test_it(client, db):
 
 
 def test_a_request_keeps_exactly_what_it_committed(project: Project) -> None:
-    write(
+    write_on_both_paths(
         project,
         """
 @app.post("/back-and-forth")
@@ -137,7 +106,7 @@ async def test_a_forgotten_commit(client, db):
 
 
 def test_hooks_run_at_the_apps_own_commits_and_rollbacks(project: Project) -> None:
-    write(
+    write_on_both_paths(
         project,
         """
 hooks = []
@@ -175,7 +144,7 @@ def test_sessions_are_the_apps_own_with_its_options(
         f"SessionLocal = async_sessionmaker(engine, class_=OwnSession, expire_on_commit={expire},\n"
         "    autoflush=False, info={'of': 'the app'})",
     )
-    write(
+    write_on_both_paths(
         project,
         f"""
 from app.db import OwnSession
@@ -204,7 +173,7 @@ async def test_it(client, db):
 
 
 def test_a_request_cancelled_in_mid_query_loses_its_own_work_only(project: Project) -> None:
-    write(
+    write_on_both_paths(
         project,
         """
 @app.post("/slow")
@@ -231,7 +200,7 @@ async def test_it(client, db):
 
 
 def test_streams_background_tasks_and_gathered_requests_work(project: Project) -> None:
-    write(
+    write_on_both_paths(
         project,
         """
 @app.get("/stream")
@@ -276,7 +245,7 @@ def test_get_db_commits_and_rolls_back_as_the_app_wrote_it(project: Project) -> 
         "        except Exception:\n            await session.rollback()\n"
         "            print('rolled back by get_db')\n            raise\n",
     )
-    write(
+    write_on_both_paths(
         project,
         """
 @app.post("/failing")
@@ -301,7 +270,7 @@ async def test_it(client, db, capsys):
 
 
 def test_what_db_has_loaded_stays_until_another_commits(project: Project) -> None:
-    write(
+    write_on_both_paths(
         project,
         """
 EMAIL = sa.select(User).order_by(User.id)
@@ -336,7 +305,7 @@ async def test_by_an_engine_of_the_test(db, fresh_database_url):
 
 
 def test_sessions_go_on_where_the_app_disposes_of_its_pool(project: Project) -> None:
-    write(
+    write_on_both_paths(
         project,
         """
 from app.db import engine as apps_engine

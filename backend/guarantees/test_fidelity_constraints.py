@@ -1,11 +1,11 @@
 """Promise 3: deferred constraints fail at the app's own commit, as a COMMIT would."""
 
-from guarantees.conftest import Project
-from guarantees.test_fidelity import write
+from guarantees.factories import write_on_both_paths
+from guarantees.project import Project
 
 
 def test_a_deferred_constraint_fails_at_the_apps_commit(project: Project) -> None:
-    write(
+    write_on_both_paths(
         project,
         """
 @app.post("/swap")
@@ -49,7 +49,7 @@ async def test_it(client, db):
 
 
 def test_a_commit_that_fails_leaves_the_next_request_alone(project: Project) -> None:
-    write(
+    write_on_both_paths(
         project,
         """
 @app.post("/uncaught")
@@ -72,7 +72,7 @@ async def test_it(client, db):
 
 
 def test_a_deferred_constraint_watches_what_functions_write(project: Project) -> None:
-    write(
+    write_on_both_paths(
         project,
         """
 @app.post("/call")
@@ -104,7 +104,7 @@ def test_each_constraint_keeps_the_time_of_its_check(project: Project) -> None:
         'initially="DEFERRED"),\n        UniqueConstraint("shoe", deferrable=True, '
         'initially="IMMEDIATE", name="one_shoe"))\n    shoe: Mapped[int | None]',
     )
-    write(
+    write_on_both_paths(
         project,
         """
 @app.post("/shoe/{email}")
@@ -141,7 +141,7 @@ async def test_it(client, db):
 
 def test_a_constraint_that_a_test_makes_deferrable_is_watched(project: Project) -> None:
     project.replace("app/models.py", ', deferrable=True, initially="DEFERRED"', "")
-    write(
+    write_on_both_paths(
         project,
         """
 async def test_it(client, db):

@@ -2,9 +2,9 @@
 
 import pytest
 
-from guarantees.conftest import Project
+from guarantees.factories import write_on_both_paths
+from guarantees.project import Project
 from guarantees.report import ADVICE, UNCOMMITTED, counts, ran_again
-from guarantees.test_fidelity import write
 
 OVERLAPS = "commit_inside_anothers_transaction", "rollback_over_anothers_commit"
 
@@ -25,7 +25,7 @@ def check_ran_again(result: pytest.RunResult, *names: str) -> None:
 
 
 def test_a_commit_after_an_ignored_error_rolls_back_in_silence(project: Project) -> None:
-    write(
+    write_on_both_paths(
         project,
         """
 @app.post("/ignore")
@@ -49,7 +49,7 @@ async def test_it(client, db):
 
 
 def test_a_rollback_spares_what_another_session_committed(project: Project) -> None:
-    write(
+    write_on_both_paths(
         project,
         """
 @app.post("/audited")
@@ -127,7 +127,7 @@ async def test_committed_or_rolled_back(client, db):
 
 
 def test_sessions_that_overlap_are_noticed(project: Project) -> None:
-    write(
+    write_on_both_paths(
         project,
         """
 async def test_a_commit_inside_anothers_transaction(get_db_session):
@@ -160,7 +160,7 @@ async def test_the_next_test_starts_empty(db):
 
 
 def test_no_new_session_sees_what_another_has_not_committed(project: Project) -> None:
-    write(
+    write_on_both_paths(
         project,
         """
 COUNT = sa.select(sa.func.count()).select_from(User)
@@ -188,7 +188,7 @@ async def test_read_by_a_session_begun_later(get_db_session, of_test):
 def test_a_request_that_a_middleware_runs_in_a_task_of_its_own_does_not_see_them_either(
     project: Project,
 ) -> None:
-    write(
+    write_on_both_paths(
         project,
         """
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -214,7 +214,7 @@ async def test_it(client, db):
 def test_a_session_that_only_reads_neither_loses_nor_sees_the_others_changes(
     project: Project,
 ) -> None:
-    write(
+    write_on_both_paths(
         project,
         """
 COUNT = sa.select(sa.func.count()).select_from(User)
@@ -245,7 +245,7 @@ async def test_seen_before_the_commit(get_db_session):
 
 
 def test_sessions_of_several_tasks_write_at_once(project: Project) -> None:
-    write(
+    write_on_both_paths(
         project,
         """
 async def add(factory, email, all_have_read):
@@ -281,7 +281,7 @@ async def test_the_later_ones_meet_the_unique_constraint(get_db_session, db):
 
 
 def test_settings_of_a_transaction_end_with_it(project: Project) -> None:
-    write(
+    write_on_both_paths(
         project,
         """
 async def test_it(get_db_session, db):
@@ -304,7 +304,7 @@ async def test_it(get_db_session, db):
 
 
 def test_what_a_function_wrote_is_committed_too(project: Project) -> None:
-    write(
+    write_on_both_paths(
         project,
         """
 async def test_it(get_db_session, db):
@@ -328,7 +328,7 @@ async def test_it(get_db_session, db):
 
 
 def test_a_session_that_is_never_closed_harms_no_other(project: Project) -> None:
-    write(
+    write_on_both_paths(
         project,
         """
 import gc

@@ -1,7 +1,8 @@
 """Promise 4: one marker gives a test a database with real connections and real commits."""
 
-from guarantees.conftest import Database, Project
+from guarantees.project import Project
 from guarantees.report import ran_again
+from guarantees.servers import Database
 
 IMPORTS = """
 import asyncio

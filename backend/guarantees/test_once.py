@@ -13,7 +13,8 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import make_url
 
-from guarantees.conftest import Database, Project
+from guarantees.project import Project
+from guarantees.servers import Database
 
 # Counts from inside, on every connection of the run: those that build the template included.
 SPY = """
@@ -31,17 +32,18 @@ TESTS = """
 from pathlib import Path
 
 import pytest
+from fastapi_conftest import schema_once
 
 @pytest.mark.parametrize("time", range(4))
-async def test_it(client, database_server, time):
-    Path("template.txt").write_text(database_server.template)
+async def test_it(client, time):
+    Path("template.txt").write_text((await schema_once()).name)
     assert (await client.post("/users/ada")).status_code == 200
 
 @pytest.mark.fresh_database
 async def test_fresh(client):
     assert (await client.post("/users/ada")).status_code == 200
 """
-MODELS, CONFTEST = "app/models.py", "tests/conftest.py"
+MODELS = "app/models.py"
 
 
 class Run:
@@ -162,12 +164,11 @@ def test_the_switch_builds_anew_once_for_all_workers_and_later_runs(
 def test_each_change_of_the_schema_rebuilds_it_and_no_other_change_does(
     unbuilt: Project, run: Callable[..., Run]
 ) -> None:
-    unbuilt.replace(CONFTEST, "SCHEMA_FILES: list[Path] = []", "SCHEMA_FILES = [Path('view.sql')]")
-    unbuilt.replace(  # by as many lines, for `make coverage`
-        CONFTEST,
-        "    METADATA.create_all(connection)\n\n",
-        "    METADATA.create_all(connection)\n"
-        "    connection.exec_driver_sql(SCHEMA_FILES[0].read_text())\n",
+    unbuilt.isolate(
+        "create_schema=create_schema, schema_files=[Path('view.sql')]",
+        "def create_schema(connection):\n"
+        "    Base.metadata.create_all(connection)\n"
+        "    connection.exec_driver_sql(Path('view.sql').read_text())\n",
     )
     unbuilt.write("view.sql", "CREATE VIEW names AS SELECT name FROM roles")
     parts = {

@@ -2,8 +2,9 @@
 
 import pytest
 
-from guarantees.conftest import Database, Project
+from guarantees.project import Project
 from guarantees.report import counts
+from guarantees.servers import Database
 
 HEADER = """
 import pytest
@@ -76,7 +77,7 @@ async def test_4_starts_empty_too(db, client): await look(db, client)
     refusals = [line for line in result.outlines if line.startswith("E ") and "Refused: " in line]
     assert len(refusals) == 16
     assert all("where nothing would undo changes" in line for line in refusals)
-    assert str(result.stdout).count("belong into setup_roles (ADAPT 2/4), not into a fixture") == 16
+    assert str(result.stdout).count("belong into the fixture roles, not into a fixture") == 16
     assert counts(result)[1] == 0
 
 

@@ -1,11 +1,11 @@
 """Promise 2: what a test overrides or redirects in the application ends with it."""
 
-from guarantees.conftest import Project
-from guarantees.test_rollback import write
+from guarantees.factories import write_tests
+from guarantees.project import Project
 
 
 def test_overrides_of_dependencies_are_gone(project: Project) -> None:
-    write(
+    write_tests(
         project,
         """
 from app.db import get_db
@@ -39,7 +39,7 @@ def of_the_suite(): pass
 app.dependency_overrides[original] = of_the_suite
 """,
     )
-    write(
+    write_tests(
         project,
         """
 from app.overridden import of_the_suite, original
@@ -81,7 +81,7 @@ def test_factories_are_as_the_app_made_them_outside_a_test(project: Project) -> 
         "async_sessionmaker(engine, expire_on_commit=False)",
         "async_sessionmaker(engine, expire_on_commit=False, info={'of': 'the app'})",
     )
-    write(
+    write_tests(
         project,
         """
 from app.db import SessionLocal, engine as apps_engine

@@ -5,7 +5,8 @@ import re
 import pytest
 from sqlalchemy import make_url
 
-from guarantees.conftest import Database, Project
+from guarantees.project import Project
+from guarantees.servers import Database
 
 TESTS = """
 import asyncio

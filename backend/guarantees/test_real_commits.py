@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import make_url
 
-from guarantees.conftest import Database, Project, own_server
+from guarantees.project import Project
 from guarantees.report import causes, counts
+from guarantees.servers import Database, own_server, url_of
 
 # What can keep a row from being deleted, or hide it, or write another one elsewhere.
 SCHEMA = """
@@ -415,16 +416,16 @@ asyncio.run(main())
     )
 
     with own_server("-c max_prepared_transactions=5 -c autovacuum=off") as server:
-        project.environment["TEST_DATABASE_URL"] = str(server.url)
+        project.environment["TEST_DATABASE_URL"] = url_of(server).render_as_string()
         result = project.run()
 
     result.assert_outcomes(passed=7)
 
 
-@pytest.mark.parametrize("how", ["the option", "the line in the block"])
+@pytest.mark.parametrize("how", ["the option", "the argument"])
 def test_a_whole_suite_runs_with_real_commits(project: Project, how: str) -> None:
-    if how == "the line in the block":
-        project.replace("tests/conftest.py", "\nREAL_COMMITS = False", "\nREAL_COMMITS = True")
+    if how == "the argument":
+        project.isolate("real_commits=True")
     project.write(
         "tests/test_it.py",
         """

@@ -5,7 +5,7 @@ import secrets
 
 import pytest
 
-from guarantees.conftest import Project
+from guarantees.project import Project
 from guarantees.report import ENDS, causes, counts, ran_again
 
 LINE = (
@@ -91,31 +91,3 @@ def test_the_end_says_nothing_where_no_test_ran(project: Project) -> None:
 
     assert [each.ret for each in results] == [pytest.ExitCode.NO_TESTS_COLLECTED] * 2
     assert all("real commits" not in line for each in results for line in each.outlines)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "arguments", "lost"),
-    [
-        pytest.param(0, ["-n", "2"], True, id="short tests"),
-        pytest.param(15, ["-n", "2"], False, id="long tests"),
-        pytest.param(0, [], False, id="one process"),
-    ],
-)
-def test_the_end_says_when_parallel_took_longer(
-    project: Project, seconds: int, arguments: list[str], *, lost: bool
-) -> None:
-    project.write(
-        "tests/test_it.py",
-        f"""
-import asyncio, pytest
-
-@pytest.mark.parametrize("number", range(2))
-async def test_it(db, number):
-    await asyncio.sleep({seconds})
-""",
-    )
-
-    result = project.run(*arguments)
-
-    result.assert_outcomes(passed=2)
-    assert any(line.startswith("-n lost: its workers took ") for line in result.outlines) == lost

@@ -2,36 +2,10 @@
 
 import pytest
 
-from guarantees.conftest import Database, Project
+from guarantees.factories import LOOK, write_tests, write_then_look
+from guarantees.project import Project
 from guarantees.report import ENDS, LOST, ran_again
-
-# Inner tests run in the order in which they are written: one acts, the next looks for traces.
-IMPORTS = """
-import asyncio
-
-import pytest
-import sqlalchemy as sa
-
-from app.main import Db, app
-from app.models import Role, User
-"""
-
-COUNT = """
-async def test_2_the_next_test_starts_empty(db, client):
-    assert await db.scalar(sa.select(sa.func.count()).select_from(User)) == 0
-    assert (await db.scalars(sa.select(Role.name).order_by(Role.name))).all() == ["admin", "member"]
-    assert (await client.post("/users/ada")).status_code == 200
-"""
-
-
-def write(project: Project, source: str) -> None:
-    """Write the project's tests, behind the lines above."""
-    project.write("tests/test_it.py", IMPORTS + source)
-
-
-def write_then_look(project: Project, source: str) -> None:
-    """Write the project's tests, and one after them that looks for their traces."""
-    write(project, source + COUNT)
+from guarantees.servers import Database
 
 
 def test_what_a_test_commits_is_gone_for_the_next(project: Project, database: Database) -> None:
@@ -176,7 +150,7 @@ async def test_2_finds_the_schema_of_the_models(db):
 
 
 def test_ddl_leaves_no_plan_of_a_changed_table_on_the_connection(project: Project) -> None:
-    write(
+    write_tests(
         project,
         """
 async def test_1_changes_a_column(db):
@@ -253,7 +227,7 @@ def test_advisory_locks_are_gone(project: Project) -> None:
         "CREATE FUNCTION lock_both() RETURNS void LANGUAGE sql"
         " AS 'SELECT pg_advisory_lock(77), pg_advisory_lock_shared(78)'"
     )
-    write(
+    write_tests(
         project,
         """
 TAKEN = sa.text("SELECT objid::int FROM pg_locks WHERE locktype = 'advisory' AND classid = 0"
@@ -275,7 +249,7 @@ async def test_2_finds_none_of_it(db):
 
 
 def test_prepared_statements_are_gone(project: Project) -> None:
-    write(
+    write_tests(
         project,
         """
 PREPARED = sa.text("SELECT name FROM pg_prepared_statements WHERE from_sql")
@@ -296,7 +270,7 @@ async def test_2_finds_none_of_it(db):
 
 
 def test_options_of_the_connection_end_with_the_test(project: Project) -> None:
-    write(
+    write_tests(
         project,
         """
 async def test_1(db_transaction):
@@ -313,14 +287,11 @@ async def test_2(db_transaction):
 
 
 def test_the_apps_pool_never_touches_the_connection_of_the_test(project: Project) -> None:
-    project.replace(
-        "tests/conftest.py",
-        "make_engine = create_async_engine\n",
-        "def make_engine(url, **options):\n"
-        '    own = {"pool_pre_ping": True, "pool_recycle": 0}\n'
-        "    return create_async_engine(url, **own | options)\n",
+    project.make_engine(
+        'own = {"pool_pre_ping": True, "pool_recycle": 0}\n'
+        "return create_async_engine(url, **own | options)"
     )
-    write(
+    write_tests(
         project,
         """
 async def test_it(client, db):
@@ -334,7 +305,7 @@ async def test_it(client, db):
 
 
 def test_a_killed_connection_costs_its_own_test_at_most(project: Project) -> None:
-    write(
+    write_tests(
         project,
         """
 async def test_0_is_before(client):
@@ -344,7 +315,7 @@ async def test_1_is_cut_off(client, db):
     await client.post("/users/ada")
     await db.execute(sa.text("SELECT pg_terminate_backend(pg_backend_pid())"))
 """
-        + COUNT
+        + LOOK
         + """
 async def test_3_starts_empty_too(client):
     assert (await client.get("/users/count")).json() == 0
@@ -361,7 +332,7 @@ async def test_3_starts_empty_too(client):
 
 
 def test_a_test_that_idles_too_long_is_told_so(project: Project) -> None:
-    write(
+    write_tests(
         project,
         """
 async def test_1_idles(client, db):
@@ -370,7 +341,7 @@ async def test_1_idles(client, db):
     await asyncio.sleep(0.5)
     await db.execute(sa.text("SELECT 1"))
 """
-        + COUNT,
+        + LOOK,
     )
 
     result = project.run("--refusals-fail")
@@ -459,7 +430,7 @@ def test_the_next_test_runs_as_if_there_had_been_no_ddl(project: Project) -> Non
         f"async def test_{n}_looks(db, client): await look(db, client)\n"
         for n, script in enumerate(DDL, 1)
     )
-    write(project, LOOKS_FOR_DDL + "".join(pairs))
+    write_tests(project, LOOKS_FOR_DDL + "".join(pairs))
 
     result = project.run()
 
@@ -467,7 +438,7 @@ def test_the_next_test_runs_as_if_there_had_been_no_ddl(project: Project) -> Non
 
 
 def test_sequences_start_afresh(project: Project) -> None:
-    write(
+    write_tests(
         project,
         """
 @pytest.mark.parametrize("move", [

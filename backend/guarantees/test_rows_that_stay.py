@@ -5,8 +5,9 @@ import asyncio
 from sqlalchemy import make_url
 
 from benchmark.server import create_database, drop_database
-from guarantees.conftest import Database, Project
+from guarantees.project import Project
 from guarantees.report import causes
+from guarantees.servers import Database
 
 
 def test_setup_roles_need_not_commit(project: Project) -> None:

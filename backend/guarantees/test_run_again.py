@@ -1,11 +1,11 @@
-"""Promise 12: a test that rollback cannot serve runs again with real commits, and is remembered."""
+"""Promise 12: a test that rollback cannot serve runs again with real commits, and is named."""
 
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from guarantees.conftest import Project
-from guarantees.report import ENDS, UNCOMMITTED, causes, counts, ran_again
+from guarantees.project import Project
+from guarantees.report import ENDS, UNCOMMITTED, causes, counts, lines_to_paste, ran_again
 
 IMPORTS = """
 import asyncio
@@ -54,14 +54,6 @@ def pytest_runtest_protocol(item, nextitem):
         item.ihook.pytest_runtest_logreport(report=report)
     return True
 """
-REFUSED_ELSEWHERE = """
-import pytest
-import sqlalchemy as sa
-
-def test_it():
-    with pytest.raises(pytest.fail.Exception):
-        sa.create_engine("sqlite://").connect()
-"""
 TWICE, ONCE = ["1", "2", "2", "3"], ["1", "2", "3"]
 
 
@@ -78,49 +70,80 @@ def noted(project: Project) -> list[str]:
     return lines
 
 
-def test_it_runs_again_at_once_and_is_remembered_until_its_file_changes(project: Project) -> None:
+@pytest.mark.parametrize("arguments", [[], ["-n", "2"]], ids=["serial", "parallel"])
+def test_it_runs_again_at_once_and_the_report_says_why(
+    project: Project, arguments: list[str]
+) -> None:
     write(project, THREE)
 
-    first, second = (project.run(), noted(project)), (project.run(), noted(project))
-    write(project, THREE + "# changed\n")
-    changed = project.run(), noted(project)
+    result = project.run(*arguments)
 
-    for result, _ in first, second, changed:
-        result.assert_outcomes(passed=3)
-        assert ran_again(result) == {"test_2": ENDS}
-        assert counts(result)[0] == 1
-        assert causes(result, "ran again") == {}  # it is told once
-    assert [order for _, order in (first, second, changed)] == [TWICE, ONCE, TWICE]
+    result.assert_outcomes(passed=3)
+    assert ran_again(result) == {"test_2": ENDS}
+    assert counts(result)[0] == 1
+    assert causes(result, "retry") == {}  # it is told once
+    assert sorted(noted(project)) == TWICE
 
 
-def test_workers_run_it_again_and_remember_it_too(project: Project) -> None:
+def test_the_lines_of_the_report_have_it_start_with_real_commits(project: Project) -> None:
     write(project, THREE)
-
-    first, second = (
-        (project.run("-n", "2"), noted(project)),
-        (project.run("-n", "2"), noted(project)),
-    )
-
-    for result, _ in first, second:
-        result.assert_outcomes(passed=3)
-        assert ran_again(result) == {"test_2": ENDS}
-    assert [sorted(order) for _, order in (first, second)] == [TWICE, ONCE]
-
-
-def test_what_is_remembered_outlasts_a_run_of_other_tests(project: Project) -> None:
-    write(project, THREE + "async def test_4(db): raise RuntimeError('its own')\n")
-
     first = project.run()
     noted(project)
-    failed = project.run("--lf")
-    noted(project)
-    later = project.run()
+    project.isolate(lines_to_paste(first))
 
-    for result in first, later:
-        result.assert_outcomes(passed=3, failed=1)
-        assert ran_again(result) == {"test_2": ENDS}
-    failed.assert_outcomes(failed=1)
+    result = project.run()
+
+    result.assert_outcomes(passed=3)
     assert noted(project) == ONCE
+    assert (counts(result)[0], ran_again(result)) == (1, {})
+
+
+ENTRIES = {
+    "a test": "tests/test_it.py::test_2",
+    "a file": "tests/test_it.py",
+    "a folder": "tests",
+    "from the folder of the conftest": "test_it.py::test_2",
+}
+
+
+@pytest.mark.parametrize("entry", ENTRIES.values(), ids=list(ENTRIES))
+@pytest.mark.parametrize("folder", [".", "tests"])
+def test_entries_of_real_commits_are_found_from_each_folder(
+    project: Project, entry: str, folder: str
+) -> None:
+    write(project, THREE)
+    project.isolate(f"real_commits=[{entry!r}]")
+
+    result = project.run("--rootdir", folder)
+
+    result.assert_outcomes(passed=3)
+    assert noted(project) == ONCE
+    assert counts(result)[0] == (1 if "::" in entry else 3)
+
+
+def test_an_entry_that_begins_like_another_test_is_not_that_one(project: Project) -> None:
+    write(project, THREE.replace("test_2", "test_22"))
+    project.write("tests/test_i.py", "")
+    project.isolate("real_commits=['tests/test_it.py::test_2', 'tests/test_i.py']")
+
+    result = project.run()
+
+    assert ran_again(result) == {"test_22": ENDS}
+
+
+def test_where_a_third_of_a_run_ran_again_the_whole_suite_is_advised(project: Project) -> None:
+    write(
+        project,
+        """
+@pytest.mark.parametrize("number", range(10))
+async def test_it(db, number): await end(db)
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=10)
+    result.stdout.fnmatch_lines(["10 of 10 tests ran again: isolate(..., real_commits=True)*"])
 
 
 def test_it_does_not_end_a_run_that_ends_at_the_first_failure(project: Project) -> None:
@@ -183,20 +206,14 @@ async def test_by_raises(db):
     assert str(final.stdout).count("The test has swallowed this, and passed.") == 2
 
 
-def test_the_junit_report_has_one_case_for_it_with_the_reason(project: Project) -> None:
+def test_the_junit_report_has_one_case_for_it_and_nothing_of_ours(project: Project) -> None:
     write(project, THREE)
 
     project.run("--junitxml", "report.xml")
 
     cases = ET.parse(project.path / "report.xml").findall(".//testcase")  # noqa: S314 - our own
-    said = {
-        case.get("name"): [each.attrib for each in case.findall("properties/property")]
-        for case in cases
-    }
-    again = {"name": "fastapi_conftest: ran again", "value": ENDS}
     assert [case.get("name") for case in cases] == ["test_1", "test_2", "test_3"]
-    assert again in said["test_2"]
-    assert said["test_1"] == said["test_3"] == []
+    assert [case.findall("properties") for case in cases] == [[], [], []]
     assert not any(case.findall("failure") for case in cases)
 
 
@@ -290,7 +307,7 @@ async def test_is_refused_for_good(db):
     result.stdout.fnmatch_lines(["*XPASS(strict)*"])
 
 
-def test_one_that_fails_both_times_shows_its_refusal_in_every_run(project: Project) -> None:
+def test_one_that_fails_both_times_shows_its_refusal(project: Project) -> None:
     write(
         project,
         """
@@ -300,14 +317,13 @@ async def test_it(db):
 """,
     )
 
-    results = project.run(), project.run()
+    result = project.run()
 
-    for result in results:
-        result.assert_outcomes(failed=1)
-        result.stdout.fnmatch_lines(
-            ["E * RuntimeError: the test's own", "*Refused at first, without real commits*", ENDS]
-        )
-        assert ran_again(result) == {}
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["E * RuntimeError: the test's own", "*Refused at first, without real commits*", ENDS]
+    )
+    assert ran_again(result) == {}
 
 
 def test_what_real_commits_cannot_serve_is_refused_once(project: Project) -> None:
@@ -405,7 +421,7 @@ def test_a_test_case_does_not_run_again(project: Project) -> None:
         """
 import unittest
 
-from tests.conftest import refuse
+from fastapi_conftest.refusals import refuse
 
 class TestIt(unittest.TestCase):
     def test_it(self):
@@ -419,13 +435,3 @@ class TestIt(unittest.TestCase):
     result.assert_outcomes(failed=1)
     assert noted(project) == ["it"]
     assert "_testMethodName" not in str(result.stdout)
-
-
-def test_what_tests_of_other_folders_were_refused_is_theirs(project: Project) -> None:
-    write(project, "async def test_it(db): pass")
-    project.write("other/test_1.py", REFUSED_ELSEWHERE)
-    project.write("tests/test_2.py", "async def test_it(db): pass")
-
-    result = project.run("tests/test_it.py", "other", "tests/test_2.py")
-
-    result.assert_outcomes(passed=3)

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ci.model import Prices, cheapest, recorded, wall_s
-from guarantees.conftest import HERE, Project
+from guarantees.project import HERE, Project
 
 TESTS = """
 import pytest
@@ -120,43 +119,3 @@ def test_a_shard_that_cannot_be_is_refused(shard: str) -> None:
     assert (
         f"SHARD={shard} is no part of the suite; type: make test-shard SHARD=2/4" in result.stderr
     )
-
-
-PRICES = Prices(serial=2, parallel=4, shard=60, test=0.5, longest=3)
-
-
-@pytest.mark.parametrize(
-    ("tests", "workers", "shards", "seconds"),
-    [
-        pytest.param(100, 1, 1, 2 + 50, id="one process"),
-        pytest.param(100, 4, 1, 4 + 12.5, id="workers"),
-        pytest.param(1000, 4, 5, 60 + 4 + 25, id="shards"),
-        pytest.param(10, 8, 1, 4 + 3, id="no shorter than the longest test"),
-    ],
-)
-def test_the_model_adds_set_up_start_and_share(
-    tests: int, workers: int, shards: int, seconds: float
-) -> None:
-    assert wall_s(tests, workers, shards, PRICES) == seconds
-
-
-@pytest.mark.parametrize(
-    ("tests", "way"),
-    [
-        pytest.param(4, (1, 1), id="neither"),
-        pytest.param(200, (8, 1), id="workers"),
-        pytest.param(100_000, (8, 8), id="both"),
-    ],
-)
-def test_the_model_advises_the_fewest_machines_that_are_enough(
-    tests: int, way: tuple[int, int]
-) -> None:
-    assert cheapest(tests, PRICES) == way
-
-
-def test_the_model_reads_its_prices_from_what_was_recorded() -> None:
-    durations, lines = {"a": 0.1, "b": 0.3}, {"1": {"start_s": 2}, "2": {"start_s": 4}}
-
-    prices = recorded(durations, lines, shard_s=60)
-
-    assert prices == Prices(serial=2, parallel=4, shard=60, test=0.2, longest=0.3)

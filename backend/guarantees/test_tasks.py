@@ -1,8 +1,8 @@
 """Promise 2: a test ends: no task of it, and no statement, reaches the next one."""
 
-from guarantees.conftest import Project
+from guarantees.factories import write_on_both_paths
+from guarantees.project import Project
 from guarantees.report import causes, counts, ran_again
-from guarantees.test_fidelity import write
 
 LEAVES = """
 from fastapi import BackgroundTasks
@@ -74,7 +74,7 @@ async def test_{number}_looks_after_{name}_{by}_{wait > 0}(client, db):
 
 
 def test_a_task_that_is_left_reaches_no_other_test_and_is_named(project: Project) -> None:
-    write(project, LEAVES + PAIRS)
+    write_on_both_paths(project, LEAVES + PAIRS)
 
     result = project.run("--durations=3")
 
@@ -88,8 +88,8 @@ def test_a_task_that_is_left_reaches_no_other_test_and_is_named(project: Project
 
 
 def test_a_task_that_does_not_end_is_told(project: Project) -> None:
-    project.replace("tests/conftest.py", "PATIENCE = 20", "PATIENCE = 1")
-    write(
+    project.in_folder("sessions", "PATIENCE = 20", "PATIENCE = 1")
+    write_on_both_paths(
         project,
         """
 async def stubborn():
@@ -119,7 +119,7 @@ async def test_2_starts_empty(client, db):
 
 
 def test_tasks_that_are_awaited_or_older_than_the_test_go_on(project: Project) -> None:
-    write(
+    write_on_both_paths(
         project,
         """
 ticks = []
@@ -161,7 +161,7 @@ async def commits(number):
 
 
 def test_cancelled_at_any_moment_the_others_go_on(project: Project) -> None:
-    write(
+    write_on_both_paths(
         project,
         COMMITS
         + """
@@ -208,7 +208,7 @@ async def test_it(client, db, work):
 
 
 def test_a_commit_that_is_cancelled_is_not_cut_in_two(project: Project) -> None:
-    write(
+    write_on_both_paths(
         project,
         COMMITS
         + """
@@ -242,7 +242,7 @@ async def test_it(client, db, step, monkeypatch):
 
 
 def test_two_that_write_at_once_are_right_or_run_again(project: Project) -> None:
-    write(
+    write_on_both_paths(
         project,
         """
 @app.post("/slowly/{email}")

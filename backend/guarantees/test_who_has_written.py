@@ -2,9 +2,9 @@
 
 import pytest
 
-from guarantees.conftest import Project
-from guarantees.report import UNCOMMITTED, ran_again
-from guarantees.test_fidelity import write
+from guarantees.factories import write_on_both_paths
+from guarantees.project import Project
+from guarantees.report import UNCOMMITTED, counts, how_many_ran_again, ran_again
 
 # What looks like a write to whoever reads the text, and is none.
 READS = """
@@ -108,7 +108,7 @@ def schema(project: Project) -> None:
 
 
 def test_a_session_that_has_only_read_is_never_refused(project: Project) -> None:
-    write(
+    write_on_both_paths(
         project,
         COUNT
         + READS
@@ -137,7 +137,7 @@ async def test_it(client, db, number):
 
 
 def test_a_write_is_never_missed_when_another_session_speaks(project: Project) -> None:
-    write(
+    write_on_both_paths(
         project,
         COUNT
         + WRITES
@@ -158,10 +158,10 @@ async def test_it(db, name):
     result = project.run()
 
     result.assert_outcomes(passed=40)
-    again = ran_again(result)
-    assert len(again) == 20
-    assert all(name.startswith("test_it[savepoints-") for name in again)
-    assert all(reason.startswith(UNCOMMITTED) for reason in again.values())
+    assert how_many_ran_again(result) == 20
+    assert counts(result)[0] == 40
+    reasons = [line for line in result.outlines if line.startswith("  another session")]
+    assert [reason.startswith(f"  {UNCOMMITTED}") for reason in reasons] == [True]
 
 
 OUTLASTS = """
@@ -183,7 +183,7 @@ async def test_it(db, name):
 
 
 def test_what_was_committed_outlasts_the_rollback_of_a_reader(project: Project) -> None:
-    write(
+    write_on_both_paths(
         project,
         COUNT + WRITES + OUTLASTS,
     )
@@ -196,7 +196,7 @@ def test_what_was_committed_outlasts_the_rollback_of_a_reader(project: Project) 
 
 
 def test_a_readers_commit_does_not_commit_what_another_has_written(project: Project) -> None:
-    write(
+    write_on_both_paths(
         project,
         COUNT
         + """

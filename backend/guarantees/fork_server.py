@@ -1,0 +1,59 @@
+"""Run pytest again and again, each time in a fork of a process that has its libraries at hand.
+
+Starting Python and importing pytest, SQLAlchemy and FastAPI takes longer than most runs of an inner
+project. The libraries are imported once, here; nothing of the project or of the folder under test
+is. It reads a request a line from standard input, and answers each with the exit code.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import sys
+from typing import Any
+
+LIBRARIES = (
+    "asyncpg",
+    "fastapi",
+    "httpx",
+    "pwdlib.hashers.argon2",
+    "sqlalchemy.dialects.postgresql.asyncpg",
+    "sqlalchemy.ext.asyncio",
+)
+
+
+def become(request: dict[str, Any]) -> None:
+    """Be the process that `python -m pytest` would be."""
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    for number, name in enumerate(("input", "output", "errors")):
+        flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        file = os.open(request[name], flags, 0o600)
+        os.dup2(file, number)
+        os.close(file)
+    sys.argv = ["pytest", *request["arguments"]]
+    sys.path[0] = request["folder"]
+    sys.dont_write_bytecode = True
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    import pytest  # noqa: PLC0415 - after this file's folder has left sys.path
+
+    for library in LIBRARIES:
+        importlib.import_module(library)
+    gc.freeze()
+    for line in sys.stdin:
+        if pid := os.fork():
+            _, status = os.waitpid(pid, 0)
+            print(os.waitstatus_to_exitcode(status), flush=True)
+        else:
+            become(json.loads(line))
+            sys.exit(pytest.main())  # so that what is registered for the end is run
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+# SPDX-FileCopyrightText: 2026 The fastapi-conftest authors
+# SPDX-License-Identifier: MIT
+"""What a conftest.py needs to give each test a clean PostgreSQL database.
+
+Copy this folder beside your conftest.py, whole, and never edit it; a new version is copied over it.
+The rooms, each of which imports only those below it:
+
+hooks          what pytest is told: one event loop, which tests are ours
+report         what a test has met, told at the end; whether it runs again
+fixtures       further databases; overrides that end with their test
+steps          what the fixtures of the conftest call
+sessions       how the app's sessions reach the database of the test
+real_commits   the second path: real commits, deleted afterwards
+cleaning       how they are found and deleted
+rollback       the first path: one transaction, rolled back
+savepoint      how sessions share it
+pill           how the server keeps it from being committed
+clone          a database of this process, in which one test at a time works
+template       the schema, created once
+server         which server, and whether it serves
+embedded       PostgreSQL from a wheel, where no server is given
+folders        folders and locks
+administrator  creates and drops databases
+guard          which engines may connect
+drivers        questions to a connection
+project        what the conftest has told
+refusals       how a test is refused, and how a run is
+record         what a test meets while it runs
+"""
+
+from typing import Any
+
+from . import fixtures, hooks, report
+from .project import PREFIX, VERSION, isolate
+from .steps import (
+    Transaction,
+    Worker,
+    begin_with_savepoint,
+    clone_for_this_worker,
+    schema_once,
+    seed_once,
+    session_of_the_test,
+    sessions_in,
+)
+
+__all__ = [
+    "VERSION",
+    "Transaction",
+    "Worker",
+    "begin_with_savepoint",
+    "clone_for_this_worker",
+    "isolate",
+    "pytest_plugin_registered",
+    "schema_once",
+    "seed_once",
+    "session_of_the_test",
+    "sessions_in",
+]
+__version__ = VERSION
+
+
+def pytest_plugin_registered(manager: Any) -> None:
+    """Register our hooks and fixtures, for the conftest that imports this one.
+
+    As plugins of their own they work beside the project's hooks, which may have the same names.
+    """
+    for room in (fixtures, report, hooks):
+        name = f"{PREFIX}_{room.__name__.rpartition('.')[2]}"
+        if not manager.has_plugin(name):
+            manager.register(room, name)

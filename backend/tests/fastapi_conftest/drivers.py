@@ -1,0 +1,66 @@
+"""Questions to a connection, answered alike for asyncpg and psycopg."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from sqlalchemy.pool import StaticPool
+
+# Options of an engine with one connection, which neither the pool nor the driver, by transactions
+# of its own, may touch.
+ONE_CONNECTION: dict[str, Any] = {
+    "poolclass": StaticPool,
+    "isolation_level": "AUTOCOMMIT",
+    "pool_pre_ping": False,
+    "pool_recycle": -1,
+}
+RESET = "RESET ALL; RESET SESSION AUTHORIZATION; RESET ROLE"
+# RESET undoes also what event listeners of the app have set, so that is set again.
+SETTINGS_WHEN_NEW = f"""
+    SELECT concat_ws('; ', '{RESET}', string_agg(format('SELECT set_config(%L, %L, false)', name,
+      setting), '; '), CASE WHEN current_user <> session_user THEN format('SET ROLE %I',
+      current_user) END), pg_backend_pid()
+    FROM pg_settings WHERE source = 'session' AND name !~ '^transaction_'
+"""
+
+
+def settings_when_new(dbapi_connection: Any) -> tuple[str, int]:
+    """Return the script that gives a connection its present settings again, and its process id."""
+    cursor = dbapi_connection.cursor()
+    cursor.execute(SETTINGS_WHEN_NEW)
+    script, pid = cursor.fetchone()
+    dbapi_connection.commit()  # where the driver has begun a transaction, with a listener's SET
+    return script, pid
+
+
+def sqlstate(error: Any) -> str | None:
+    """Return the code of an error of the server.
+
+    SQLAlchemy 2.1 leaves it out of an error about a prepared statement, but not out of its cause.
+    """
+    return getattr(error, "sqlstate", None) or getattr(error.__cause__, "sqlstate", None)
+
+
+def is_lost(dbapi_connection: Any) -> bool:
+    """Tell whether a connection is closed, without asking the server."""
+    driver = dbapi_connection.driver_connection
+    return bool(driver.is_closed() if hasattr(driver, "is_closed") else driver.closed)
+
+
+def in_transaction(dbapi_connection: Any) -> bool:
+    """Tell whether a connection is in a transaction, without asking the server."""
+    driver = dbapi_connection.driver_connection
+    if hasattr(driver, "is_in_transaction"):
+        return bool(driver.is_in_transaction())
+    return bool(driver.info.transaction_status)
+
+
+async def finish(work: Any) -> Any:
+    """Await something to its end, also where the task that wants it is cancelled."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise

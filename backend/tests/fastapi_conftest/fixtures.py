@@ -1,0 +1,63 @@
+"""Fixtures that every project gets: further databases, and overrides that end with their test.
+
+Those that are about the database of the test ask for the fixtures of the conftest, by the names of
+the plan.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from .guard import open_to_everybody
+from .project import project
+from .record import running
+from .refusals import refuse
+from .steps import worker_of
+
+
+@pytest.fixture(autouse=True)
+def overrides_end_with_the_test() -> Iterator[None]:
+    """The overrides of dependencies that a test makes end with it."""
+    app = project().app
+    if app is None:
+        yield
+        return
+    overrides = app.dependency_overrides
+    before = dict(overrides)
+    yield
+    app.dependency_overrides = overrides
+    overrides.clear()
+    overrides.update(before)
+
+
+@pytest.fixture
+def fresh_database(override_get_db: None, engine: AsyncEngine) -> AsyncEngine:
+    """The engine, with real connections and commits: asking for it is as good as the marker."""
+    if not running().real_commits:  # asked for by getfixturevalue
+        refuse("fresh_database in a test that has begun without it.")
+    return engine
+
+
+@pytest.fixture
+def fresh_database_url(fresh_database: AsyncEngine) -> Iterator[sa.URL]:
+    """The URL of `fresh_database`, for other engines, of any driver by `set(drivername=...)`."""
+    url = worker_of(fresh_database).clone.url
+    with open_to_everybody(str(url.database)):
+        yield url
+
+
+@pytest_asyncio.fixture
+async def empty_database(engine: AsyncEngine) -> AsyncIterator[sa.URL]:
+    """The URL of a new, empty database, which any engine may use: to test migrations."""
+    admin = worker_of(engine).admin
+    name = admin.name(f"empty{secrets.token_hex(4)}")
+    await admin.create(name, "template0")
+    with open_to_everybody(name):
+        yield admin.engine.url.set(database=name)
+    await admin.drop(name)

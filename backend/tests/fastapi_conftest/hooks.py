@@ -1,0 +1,183 @@
+"""What pytest is told: one event loop, the server before the first test, which tests are ours."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gc
+import importlib.metadata
+import sys
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import sqlalchemy as sa
+
+from .embedded import explain_full_disk
+from .guard import guard, stand
+from .project import PREFIX, check_project, project
+from .record import CLONED, LEFT, RETRY, Record, begin
+from .refusals import MARKER, SetUpError, set_up_error
+from .report import RECORD, refusals_fail
+from .steps import found, hand_over, schema_once
+from .template import Template
+
+LOOP_SCOPES = ("asyncio_default_fixture_loop_scope", "asyncio_default_test_loop_scope")
+ON_ONE_LOOP = pytest.mark.asyncio(loop_scope="session")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what CI needs, where a cached template or a second run could hide something."""
+    parser.addoption("--rebuild-schema", action="store_true", help="build the schema anew")
+    parser.addoption("--real-commits", action="store_true", help=f"run all tests as {MARKER} does")
+    parser.addoption("--refusals-fail", action="store_true", help="run no refused test again")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Run all tests and fixtures on one event loop, whatever the project's settings say.
+
+    A connection belongs to one loop: with fixtures on another loop than the tests, the first query
+    fails with "attached to a different loop".
+    """
+    check_versions()
+    check_project()
+    config.option.asyncio_mode = "auto"
+    getini = config.getini
+    setattr(  # noqa: B010 - for mypy
+        config, "getini", lambda name: "session" if name in LOOP_SCOPES else getini(name)
+    )
+    marker = "fresh_database: real connections and real commits, on a database cleaned afterwards"
+    config.addinivalue_line("markers", marker)
+    if config.pluginmanager.unregister(name="anyio"):  # it would run its tests on other loops
+        config.addinivalue_line("markers", "anyio: a test like any other")
+    stack = ExitStack()
+    config.add_cleanup(stack.close)
+    stack.enter_context(guard())
+    sa.event.listen(sa.Engine, "handle_error", explain_full_disk)
+    stack.callback(sa.event.remove, sa.Engine, "handle_error", explain_full_disk)
+
+
+def check_versions() -> None:
+    """Refuse a Python or a pytest-asyncio that is too old."""
+    if sys.version_info < (3, 11):  # noqa: UP036 - the projects that it is copied to may be older
+        raise set_up_error(
+            "fastapi_conftest needs Python 3.11 or newer", "python3.11 -m venv .venv"
+        )
+    number = importlib.metadata.version("pytest-asyncio")
+    if tuple(map(int, number.split(".")[:2])) < (0, 24):
+        problem = f"pytest-asyncio {number} cannot run all tests on one event loop"
+        raise set_up_error(problem, "pip install 'pytest-asyncio>=0.24'")
+
+
+@functools.cache
+def folder_of_ours(config: pytest.Config) -> Path | None:
+    """Return the folder whose tests are ours, or None where all are: the conftest is a plugin."""
+    path = project().conftest
+    for plugin in config.pluginmanager.get_plugins():
+        if Path(getattr(plugin, "__file__", None) or ".").resolve() == path:
+            is_conftest = str(config.pluginmanager.get_name(plugin)).endswith(path.name)
+            return path.parent if is_conftest else None
+    return None
+
+
+def is_ours(item: pytest.Item) -> bool:
+    """Tell whether a test is of the project whose conftest this is, and not of one beside it."""
+    folder = folder_of_ours(item.config)
+    return folder is None or item.path.resolve().is_relative_to(folder)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Prepare the server before xdist's workers start: only they will know whether it is needed."""
+    if session.config.getoption("tx", default=None) and not session.config.option.collectonly:
+        with suppress(SetUpError):
+            prepare_schema(session.config)
+
+
+def prepare_schema(config: pytest.Config) -> None:
+    """Have the schema ready for the first test."""
+    if found() is None:
+        rebuild = bool(config.getoption("--rebuild-schema", default=False))
+        asyncio.run(schema_once(rebuild=rebuild))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:  # xdist may not be installed
+    """Hand the template to an xdist worker, which then neither starts nor checks a server."""
+    it = found()  # since pytest_sessionstart
+    node.workerinput[PREFIX] = it if isinstance(it, str) else tuple(it or ())
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Say which server and schema the tests run on: at once with xdist, else once it is needed."""
+    return getattr(found(), "header", None)
+
+
+pytest_report_collectionfinish = pytest_report_header
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Overrule a test's own loop before pytest-asyncio, up to 1.2, has made a fixture of it."""
+    if metafunc.definition.get_closest_marker("asyncio"):
+        metafunc.definition.add_marker(ON_ONE_LOOP, append=False)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put each async test on the one loop, and each test that needs real commits on their path."""
+    everywhere = config.getoption("--real-commits", default=False)
+    for item in items:
+        names: list[str] = getattr(item, "fixturenames", [])
+        if pytest_asyncio.is_async_test(item):
+            item.add_marker(ON_ONE_LOOP, append=False)
+        ours, first = {"engine", "db_transaction"} & {*names}, "overrides_end_with_the_test"
+        if ours and first in names and "override_get_db" not in names:
+            # Before the fixtures that the test asks for, after those that live longer.
+            names.insert(names.index(first) + 1, "override_get_db")
+        if (
+            everywhere
+            or "fresh_database" in names
+            or project().has_real_commits(item.path, item.nodeid)
+        ):
+            item.add_marker("fresh_database")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Prepare the server if a test needs it; refuse a wrong set-up with one message."""
+    gc.freeze()  # keeps the garbage collector from searching modules and tests again and again
+    if hasattr(session.config, "workerinput"):
+        if handed := session.config.workerinput.get(PREFIX):
+            hand_over(handed if isinstance(handed, str) else Template(*handed))
+        return
+    is_needed = any("engine" in getattr(item, "fixturenames", ()) for item in session.items)
+    if is_needed and not session.config.option.collectonly:
+        prepare_schema(session.config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
+    """Put the loop back that an asyncio.run() took away: older pytest-asyncios ask for it.
+
+    Tests that are not asynchronous may call it, and destructors.
+    """
+    for value in pyfuncitem.funcargs.values():
+        if isinstance(value, asyncio.AbstractEventLoop):
+            asyncio.set_event_loop(value)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Any:
+    """Begin the record of a run of a test; a second run starts with real commits."""
+    __tracebackhide__ = True
+    before = item.stash.get(RECORD, Record())
+    refused = [] if refusals_fail(item.config) else before.texts(RETRY)
+    again = refused[0] if refused else before.first_refusal
+    is_marked = item.get_closest_marker("fresh_database") is not None
+    kept = [(kind, text) for kind, text in before.notes if kind in (CLONED, LEFT)]
+    item.stash[RECORD] = begin(Record(is_marked or bool(again), again, kept))
+    stand(down=not is_ours(item))
+    return (yield)

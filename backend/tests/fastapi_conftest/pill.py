@@ -1,0 +1,55 @@
+"""What keeps the transaction of a test from being committed: the server itself.
+
+The pill is the row of a temporary table, whose deferred trigger fires at the end of the
+transaction and stops every COMMIT, however it is written and whoever sends it.
+"""
+
+from .project import PREFIX
+
+ENDS = "this would end the transaction of the test."
+STATE = "FC001"  # the SQLSTATE of the trigger
+ONLY_HERE = (  # SQLSTATEs of errors that real commits may not meet
+    STATE,
+    "0A000",  # a statement that was prepared before its table was changed
+    "25001",  # VACUUM and the like, which no transaction allows
+    "3B001",  # the savepoint is gone: somebody has ended the transaction and begun another
+    "25P01",  # there is no transaction
+)
+SAVEPOINT = f"SAVEPOINT {PREFIX}"
+# How often the test has changed the catalogue's tables of columns, types and functions: also what
+# was rolled back counts, for prepared statements are stale then.
+CHANGES = " + ".join(
+    f"pg_stat_get_xact_tuples_{what}('{table}'::regclass)"
+    for table in ("pg_attribute", "pg_type", "pg_proc")
+    for what in ("inserted", "updated", "deleted")
+)
+# On each new connection. `_restart` sets the sequences back, `_verify` fails after DDL, `_check`
+# does what a COMMIT does with deferred constraints.
+PREPARE = f"""
+    BEGIN READ WRITE;
+    CREATE TEMP TABLE {PREFIX} ();
+    CREATE FUNCTION pg_temp.{PREFIX}_stop() RETURNS trigger LANGUAGE plpgsql AS
+      $$ BEGIN RAISE '{ENDS}' USING ERRCODE = '{STATE}'; END $$;
+    CREATE CONSTRAINT TRIGGER {PREFIX} AFTER INSERT ON {PREFIX} DEFERRABLE INITIALLY DEFERRED
+      FOR EACH ROW EXECUTE FUNCTION pg_temp.{PREFIX}_stop();
+    CREATE FUNCTION pg_temp.{PREFIX}_restart() RETURNS void LANGUAGE plpgsql AS
+      $$ BEGIN PERFORM @restart; END $$;
+    CREATE FUNCTION pg_temp.{PREFIX}_verify() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+      IF {CHANGES} > 0 THEN RAISE 'DDL'; END IF;
+      IF EXISTS (SELECT FROM pg_prepared_statements WHERE from_sql) THEN RAISE 'PREPARE'; END IF;
+    END $$;
+    CREATE FUNCTION pg_temp.{PREFIX}_check() RETURNS void LANGUAGE plpgsql AS $$
+    DECLARE able text; late text; BEGIN
+      SELECT string_agg(name, ', '), string_agg(name, ', ') FILTER (WHERE condeferred)
+        INTO able, late FROM pg_constraint JOIN pg_namespace AS n ON n.oid = connamespace,
+        format('%I.%I', nspname, conname) AS name WHERE condeferrable AND conname <> '{PREFIX}';
+      IF able IS NOT NULL THEN EXECUTE 'SET CONSTRAINTS ' || able || ' IMMEDIATE'; END IF;
+      IF late IS NOT NULL THEN EXECUTE 'SET CONSTRAINTS ' || late || ' DEFERRED'; END IF;
+    END $$;
+    COMMIT;
+    SELECT pg_stat_force_next_flush()
+"""
+BEGIN = f"BEGIN READ WRITE; INSERT INTO pg_temp.{PREFIX} DEFAULT VALUES"
+RESTART = f"SELECT pg_temp.{PREFIX}_restart()"
+VERIFY = f"SELECT pg_temp.{PREFIX}_verify(); "
+CHECK = f"SELECT pg_temp.{PREFIX}_check()"  # its errors are those of a COMMIT

@@ -1,0 +1,178 @@
+"""What the conftest has told about its project, and whether it can be served."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+
+from .refusals import set_up_error
+
+VERSION = "0.3.0"
+PREFIX = "fastapi_conftest"  # of all that is created on a server or on a disk
+DRIVER = "postgresql+asyncpg"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """The arguments of `isolate`, and the conftest that has called it."""
+
+    conftest: Path
+    app: Any
+    sessions: Sequence[Any]
+    metadata: sa.MetaData
+    create_schema: Callable[[sa.Connection], object] | None
+    schema_files: Sequence[Path]
+    make_engine: Callable[..., AsyncEngine]
+    driver: str
+    real_commits: bool | Sequence[str | Path]
+    allowed: Sequence[Any]
+
+    @property
+    def place(self) -> str:
+        """Where to correct an argument."""
+        return f"in isolate(...) of {self.conftest}"
+
+    def has_real_commits(self, path: Path, nodeid: str) -> bool:
+        """Tell whether `real_commits` names this test, its file or a folder above it.
+
+        Its entries may be relative to any folder above the conftest, because where pytest's
+        root is depends on how it is called.
+        """
+        if isinstance(self.real_commits, bool):
+            return self.real_commits
+        name = f"{path.as_posix()}{nodeid[len(nodeid.partition('::')[0]) :]}"
+        for entry in self.real_commits:
+            for full in places(str(entry), self.conftest.parent):
+                rest = name.removeprefix(full)
+                if name.startswith(full) and rest[:1] in ("", "/", ":", "["):
+                    return True
+        return False
+
+
+def places(entry: str, folder: Path) -> Iterator[str]:
+    """Yield where an entry may lead: from the folder of the conftest and from each above it."""
+    for parent in (folder, *folder.parents):
+        yield (parent / entry).as_posix()
+
+
+_told: list[Project] = []
+_is_checked: list[bool] = []
+
+
+def project() -> Project:
+    """Return what `isolate` was told."""
+    return _told[0]
+
+
+def isolate(
+    app: Any,
+    *,
+    sessions: Sequence[Any],
+    metadata: sa.MetaData,
+    create_schema: Callable[[sa.Connection], object] | None = None,
+    schema_files: Sequence[Path] = (),
+    make_engine: Callable[..., AsyncEngine] = create_async_engine,
+    driver: str | None = None,
+    real_commits: bool | Sequence[str | Path] = False,
+    allowed: Sequence[Any] = (),
+) -> None:
+    """Say which application the tests are of, and what its database is made of.
+
+    Call it once, when the conftest is imported. What is wrong with it ends the run with one
+    message.
+
+    app: the FastAPI application; None for a library without one.
+    sessions: the application's session factories, that of get_db first. Everything on the engines
+        behind them works on the database of the test.
+    metadata: of the models.
+    create_schema: makes the schema, where `metadata.create_all` is not all of it; a function of
+        a synchronous connection to a new, empty database.
+    schema_files: the files that create_schema reads: migrations, SQL. The schema is built anew
+        when one of them changes, or the models, or create_schema itself.
+    make_engine: makes an asynchronous engine as the application does, where that takes more than
+        `create_async_engine(url)`. It is called as make_engine(url, **options), and its options
+        must give way to these.
+    driver: of the tests' own server, such as "postgresql+psycopg"; by default the application's.
+    real_commits: True to run all tests with real commits; or the node ids, files and folders of
+        the tests that need them, as the end of the report prints them.
+    allowed: what else the tests may connect to: engines, or names of dialects such as "sqlite".
+    """
+    caller = sys._getframe(1).f_globals  # noqa: SLF001 - as in the standard library's namedtuple
+    told = Project(
+        conftest=Path(caller["__file__"]).resolve(),
+        app=app,
+        sessions=sessions,
+        metadata=metadata,
+        create_schema=create_schema,
+        schema_files=schema_files,
+        make_engine=make_engine,
+        driver=driver or driver_of(sessions),
+        real_commits=real_commits,
+        allowed=allowed,
+    )
+    _told[:] = [each for each in _told if each.conftest != told.conftest] + [told]
+    if _is_checked:  # pytest has found this conftest late
+        check_project()
+
+
+def driver_of(sessions: Any) -> str:
+    """Return the driver of the first factory's engine."""
+    for factory in sessions if isinstance(sessions, list | tuple) else ():
+        if (bind := getattr(factory, "kw", {}).get("bind")) is not None:
+            return str(bind.url.drivername)
+    return DRIVER
+
+
+def check_project() -> None:
+    """Refuse what `isolate` was told, where it cannot be served."""
+    _is_checked[:] = [True]
+    if not _told:
+        problem = "The conftest has not called isolate(...)"
+        raise set_up_error(problem, "isolate(app, sessions=[SessionLocal], metadata=Base.metadata)")
+    if len(_told) > 1:  # each would refuse the other's connections
+        files = ", ".join(str(each.conftest) for each in _told)
+        problem = f"More than one conftest has called isolate(...) in this run: {files}"
+        raise set_up_error(problem, "run them one at a time, as in: pytest THE/FOLDER/OF/ONE")
+    for problem, fix in wrong_arguments(project()):
+        raise set_up_error(problem, f"{fix}, {project().place}")
+
+
+def wrong_arguments(told: Project) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with the arguments of `isolate`, each with what to write."""
+    if told.app is not None and not hasattr(told.app, "dependency_overrides"):
+        yield f"{told.app!r} is no FastAPI application", "pass the application, or None"
+    if not isinstance(told.sessions, list | tuple) or not told.sessions:
+        yield f"sessions is {told.sessions!r}, not a list of factories", "sessions=[SessionLocal]"
+        return
+    for factory in told.sessions:
+        if not issubclass(getattr(factory, "class_", object), AsyncSession):
+            yield f"{factory!r} is no factory of AsyncSession", "list an async_sessionmaker"
+    if not isinstance(told.metadata, sa.MetaData):
+        yield f"metadata is {told.metadata!r}, not a MetaData", "metadata=Base.metadata"
+    for name in ("create_schema", "make_engine"):
+        if (it := getattr(told, name)) is not None and not callable(it):
+            yield f"{name} is {it!r}, not a function", f"{name}=the_function, without calling it"
+    for name in ("schema_files", "real_commits", "allowed"):
+        if isinstance(it := getattr(told, name), str | Path):
+            yield f"{name} is {it!r}, not a list", f"{name}=[{it!r}]"
+    yield from missing_files(told)
+
+
+def missing_files(told: Project) -> Iterator[tuple[str, str]]:
+    """Yield which files that `isolate` was told of are not there."""
+    for path in told.schema_files:
+        if not Path(path).is_file():
+            fix = "list files, a folder's as [*FOLDER.rglob('*.py')]"
+            yield f"schema_files has {str(path)!r}, which is no file", fix
+    if isinstance(told.real_commits, bool):
+        return
+    for entry in told.real_commits:
+        named = str(entry).partition("::")[0]
+        if not any(Path(place).exists() for place in places(named, told.conftest.parent)):
+            yield f"real_commits has {str(entry)!r}, and there is no such file", "remove the line"

@@ -1,0 +1,144 @@
+"""What the report tells of the tests' databases, and which tests run again.
+
+A test that rollback could not serve is run again at once, with real commits; its first run is not
+reported. The record of a test travels with the report of its teardown, from whichever process.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from _pytest.runner import runtestprotocol
+
+from .project import PREFIX
+from .record import CLONED, REFUSED, RETRY, Record, running
+from .refusals import SetUpError
+
+RECORD = pytest.StashKey[Record]()  # of a test's last run
+WRONG = "the set-up is wrong: "
+MANY = 10  # tests that ran again, from which on a suite may as well start with real commits
+
+
+def refusals_fail(config: pytest.Config) -> bool:
+    """Tell whether no refused test is to run again."""
+    return bool(config.getoption("--refusals-fail", default=False))
+
+
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """Run a test again, with real commits, where a rolled-back transaction had to refuse."""
+    if reruns_of_a_plugin(item.config) or item.get_closest_marker("flaky"):
+        return None  # pytest-rerunfailures runs it again
+    cls = getattr(item, "cls", None)
+    is_final = item.config.getoption("usepdb", default=None) or refusals_fail(item.config)
+    # What subtests of a first run have reported is told already, and stays.
+    has_subtests = "subtests" in getattr(item, "fixturenames", ()) or hasattr(cls, "subTest")
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    reports = runtestprotocol(item, log=False, nextitem=nextitem)
+    first = item.stash[RECORD]
+    retry = [] if first.real_commits else first.texts(RETRY)
+    if retry and not (is_final or has_subtests):
+        if isinstance(item, pytest.Function) and cls:
+            vars(item.instance).clear()  # pytest makes one for both runs
+        reports = runtestprotocol(item, log=False, nextitem=nextitem)
+        if failed := next((report for report in reports if report.failed), None):
+            failed.sections.insert(0, ("Refused at first, without real commits", retry[0]))
+    for report in reports:
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
+@functools.cache
+def reruns_of_a_plugin(config: pytest.Config) -> int:
+    """Return how often pytest-rerunfailures runs a failed test again."""
+    counts = [config.getoption(name, default=None) for name in ("force_reruns", "reruns")]
+    with suppress(ValueError):  # the plugin is not there, or too old for it
+        counts.append(config.getini("reruns"))
+    return int(next((count for count in counts if count not in (None, "")), 0))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Any:
+    """Show what a test was refused, and send its record with the report of its teardown."""
+    report: pytest.TestReport = yield
+    record = item.stash.get(RECORD, running())
+    if call.excinfo and isinstance(error := call.excinfo.value, SetUpError):
+        item.session.shouldfail = "the set-up is wrong"
+        report.longrepr = f"{WRONG}{error}"
+    refused = [f"Refused: {text}" for text in record.texts(REFUSED, RETRY)]
+    record.outcomes[call.when] = report.outcome  # the last of a phase; subtests report before
+    if call.when == "teardown":
+        if refused and {*record.outcomes.values()} == {"passed"}:  # by gather(), for instance
+            report.outcome = "failed"
+            report.longrepr = f"{refused[0]}\nThe test has swallowed this, and passed."
+        setattr(report, PREFIX, record.told())
+    if report.failed and refused and refused[0] not in report.longreprtext:  # it is buried
+        report.sections.insert(0, ("What the test was refused", refused[0]))
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Refuse a wrong set-up with one message, also where each worker has found it."""
+    if hasattr(report, "node") and report.failed and WRONG in report.longreprtext:
+        raise SetUpError(report.longreprtext.partition(WRONG)[2])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was special about the tests' databases."""
+    reports = [report for kind in terminalreporter.stats.values() for report in kind]
+    told = {each.nodeid: getattr(each, PREFIX) for each in reports if hasattr(each, PREFIX)}
+    if not told:
+        return
+    red = {each.nodeid for each in reports if getattr(each, "failed", False)}
+    for line in about_databases(told, red):
+        terminalreporter.write_line(line)
+    if any(not told[test]["real_commits"] for test in red if test in told):
+        hint = "To see whether the failed tests pass with real commits: pytest --lf --real-commits"
+        terminalreporter.write_line(hint)
+
+
+def about_databases(told: dict[str, dict[str, Any]], red: set[str]) -> Iterator[str]:
+    """Yield what the report says of the tests' databases: each distinct thing once."""
+    again = {
+        test: record["first_refusal"]
+        for test, record in told.items()
+        if record["first_refusal"] and test not in red
+    }
+    notes: dict[tuple[str, str], list[str]] = {}
+    for test, record in told.items():
+        for kind, text in record["notes"]:
+            notes.setdefault((REFUSED if kind == RETRY else kind, text), []).append(test)
+    counts = {
+        wanted: sum(len(tests) for (kind, _), tests in notes.items() if kind == wanted)
+        for wanted in (CLONED, REFUSED)
+    }
+    real = sum(record["real_commits"] for record in told.values())
+    yield (
+        f"database: {real} tests with real commits, {counts[CLONED]} cloned anew, "
+        f"{counts[REFUSED]} refused"
+    )
+    yield from to_paste(again, len(told))
+    for (kind, text), tests in notes.items():
+        yield f"{kind}, {len(tests)} x: {text} (first in {tests[0]})"
+
+
+def to_paste(again: dict[str, str], ran: int) -> Iterator[str]:
+    """Yield what to write so that the tests that ran again start with real commits."""
+    if not again:
+        return
+    reasons = dict.fromkeys(again.values())
+    if len(again) >= MANY and len(again) > ran / 3:
+        yield f"{len(again)} of {ran} tests ran again: isolate(..., real_commits=True) saves that:"
+        yield from (f"  {reason}" for reason in reasons)
+        return
+    yield f"{len(again)} tests ran again. With these lines in isolate(...) they run once:"
+    yield "    real_commits=["
+    for reason in reasons:
+        yield f"        # {reason}"
+        yield from (f'        "{test}",' for test, text in again.items() if text == reason)
+    yield "    ],"

@@ -1,0 +1,178 @@
+"""The first path: whatever a test commits is gone, by one ROLLBACK.
+
+The engine of this clone has one connection. Its COMMIT and ROLLBACK are those of the savepoint of
+the test that runs; without a test, whatever asks for a statement is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.pool import PoolProxiedConnection
+
+from .clone import Clone
+from .drivers import ONE_CONNECTION, in_transaction, is_lost, settings_when_new, sqlstate
+from .guard import open_engine, use_a_factory
+from .pill import BEGIN, ENDS, ONLY_HERE, PREPARE, RESTART, SAVEPOINT, VERIFY
+from .record import LEFT, NEVER_GIVEN_BACK, RETRY, running
+from .refusals import refuse
+from .savepoint import LOST, UNDO, Facts, Savepoint
+
+# What may make settings; `survey` adds the routines of the schema whose bodies do, or call those. A
+# false alarm costs no more than a second run.
+SETS = r"(^|\*/|;)\s*((RE)?SET|DO)\b|\bset_\w+\s*\("
+ROUTINES = r"""
+    WITH RECURSIVE routines AS (
+      SELECT proname, lanname, concat(prosrc, pg_get_function_sqlbody(p.oid)) AS body
+      FROM pg_proc AS p JOIN pg_language AS l ON l.oid = prolang
+      WHERE lanname NOT IN ('internal', 'c') AND pronamespace <> 'pg_catalog'::regnamespace
+    ), setters AS (
+      SELECT proname FROM routines
+      WHERE body ~* '\m(set|reset|execute)' OR lanname NOT IN ('sql', 'plpgsql')
+      UNION SELECT r.proname FROM routines AS r JOIN setters AS s ON strpos(body, s.proname) > 0
+    ) SELECT proname FROM setters
+"""
+
+
+class Rollback(Clone):
+    """Makes the connections of an engine behave as if each had a transaction of its own.
+
+    connection: SQLAlchemy's of `db_transaction`, kept from test to test.
+    savepoint: of the test that runs.
+    left: connections that tests have not given back; held, because collecting one would close the
+        one connection to the server.
+    """
+
+    # What runs after somebody has ended the test's transaction cannot write.
+    SETTINGS = ("default_transaction_read_only = on",)
+
+    async def open(self) -> AsyncEngine:
+        """Return an engine whose commits and rollbacks are a savepoint's."""
+        engine = open_engine(self.url, **ONE_CONNECTION)
+        self.connection: AsyncConnection | None = None
+        self.savepoint: Savepoint | None = None
+        self.left: list[PoolProxiedConnection] = []
+        listen = partial(sa.event.listen, engine.sync_engine)
+        listen("connect", self.prepare)
+        async with engine.connect():
+            pass  # from now on there is this one connection
+        listen("checkout", self.note_checkout)
+        listen("handle_error", self.on_error)
+        for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+            listen(name, partial(self.execute, name))
+        dialect: Any = engine.dialect
+        for name in ("do_commit", "do_rollback", "get_driver_connection"):
+            setattr(dialect, name, getattr(self, name))
+        for name in ("set_isolation_level", "set_readonly", "set_deferrable"):
+            setattr(dialect, name, self.not_in_a_test(getattr(dialect, name)))
+        # An app that closes its pool must not close the one connection.
+        setattr(engine.sync_engine, "dispose", lambda *_, **__: None)  # noqa: B010 - for mypy
+        return engine
+
+    def prepare(self, new: Any, _record: object) -> None:
+        """Make the pill and its functions on a new connection, and note the script of a commit."""
+        new.run_async(lambda driver: driver.execute(PREPARE.replace("@restart", self.restart)))
+        settings, _ = settings_when_new(new)
+        commit = f"{settings}; RELEASE {SAVEPOINT}; {SAVEPOINT}"
+        self.facts = Facts(commit, self.are_deferrable, self.may_set)
+
+    async def survey(self, connection: AsyncConnection) -> None:
+        """Note what may make settings, and whether PostgreSQL leaves anything to the COMMIT."""
+        await super().survey(connection)
+        query = "SELECT EXISTS (SELECT FROM pg_constraint WHERE condeferrable)"
+        self.are_deferrable = bool(await connection.scalar(sa.text(query)))
+        routines = [re.escape(name) for name in await connection.scalars(sa.text(ROUTINES))]
+        sets = "|".join([SETS, *(rf'\b{name}"?\s*\(' for name in routines)])
+        search = re.compile(sets, re.IGNORECASE | re.MULTILINE).search
+        self.may_set = lru_cache(1_000)(search)  # an app has some hundred statements
+
+    async def begin(self) -> AsyncConnection:
+        """Begin the transaction of a test, and set its savepoint, in one round trip."""
+        if self.connection is None or self.connection.closed:
+            self.connection = await self.engine.connect()
+        mine: Any = self.connection.sync_connection
+        shared: Any = mine.connection.dbapi_connection
+        script = (BEGIN, RESTART, SAVEPOINT) if self.sequences else (BEGIN, SAVEPOINT)
+        await shared.driver_connection.execute("; ".join(script))
+        self.savepoint = Savepoint(shared, mine.connection, self.facts)
+        return self.connection
+
+    async def end(self, connection: AsyncConnection) -> str | None:
+        """Roll back all that the test did."""
+        test, self.savepoint = self.savepoint, None
+        if test is None:
+            return None
+        if is_lost(test.shared) or not in_transaction(test.shared):
+            ended = LOST if is_lost(test.shared) else ENDS
+            if ended not in running().texts(RETRY):  # no statement of SQLAlchemy's has met it
+                running().note(RETRY, ended)
+            return ended
+        left = [mine for mine in test.known if mine.is_valid and mine is not test.first]
+        self.left += left
+        for _ in left:
+            running().note(LEFT, NEVER_GIVEN_BACK)
+        verify = VERIFY if test.by_text else ""
+        script = f"{UNDO}; {verify}ROLLBACK; SELECT pg_advisory_unlock_all()"
+        try:
+            await test.shared.driver_connection.execute(script)
+        except Exception as error:
+            if sqlstate(error) in ONLY_HERE:  # the transaction is not ours any more
+                running().note(RETRY, ENDS)
+            raise
+        if connection.in_transaction():  # for SQLAlchemy; nothing is sent
+            await connection.rollback()
+        mine: Any = connection.sync_connection
+        if mine.get_execution_options() != self.engine.get_execution_options():
+            await connection.close()  # it is not for the next test
+        return None
+
+    def note_checkout(self, _new: Any, _record: object, mine: PoolProxiedConnection) -> None:
+        """Let the test that runs know this connection as one of its own."""
+        if self.savepoint:
+            self.savepoint.known.setdefault(mine)
+
+    def execute(self, name: str, *arguments: Any) -> bool:
+        """Execute a statement in the savepoint of the test that runs."""
+        if self.savepoint is None:
+            refuse("a statement outside the transaction of a test.", use_a_factory())
+        self.check_loop()
+        self.savepoint.execute(name, *arguments)
+        return True
+
+    def do_commit(self, mine: PoolProxiedConnection) -> None:
+        """Commit to the savepoint, where the connection is one of the test's."""
+        if self.savepoint and mine in self.savepoint.known:
+            self.check_loop()
+            self.savepoint.commit(mine)
+
+    def do_rollback(self, mine: PoolProxiedConnection) -> None:
+        """Go back to the savepoint."""
+        if self.savepoint:
+            self.savepoint.roll_back(mine)
+
+    def not_in_a_test(self, change: Callable[..., None]) -> Callable[..., None]:
+        """Have the dialect refuse what the transaction of a test cannot change any more."""
+
+        def change_or_refuse(connection: Any, value: Any) -> None:
+            if self.savepoint and self.savepoint.shared is connection and value:
+                refuse("isolation level and access mode of a test's transaction are fixed.")
+            change(connection, value)
+
+        return change_or_refuse
+
+    def get_driver_connection(self, of: Any) -> Any:
+        """Refuse the connection of the driver, by which a session could work unseen."""
+        if self.savepoint:
+            refuse("the driver's own connection.")
+        return of.driver_connection
+
+    @staticmethod
+    def on_error(context: sa.ExceptionContext) -> None:
+        """Keep the connection when a request is cancelled; SQLAlchemy would take it for lost."""
+        if not isinstance(context.original_exception, Exception):
+            context.is_disconnect = False

@@ -1,0 +1,107 @@
+"""Which server the tests run on, and whether it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import NullPool
+
+from .drivers import ONE_CONNECTION, sqlstate
+from .embedded import PATIENCE, embedded_server_url
+from .guard import open_engine
+from .project import project
+from .refusals import Refusal, set_up_error
+
+OLDEST = 15  # PostgreSQL that has pg_stat_force_next_flush
+A_POOLER = "a pooler in transaction mode, such as pgbouncer, stands before it"
+
+
+def example_url() -> str:
+    """Return what TEST_DATABASE_URL should look like."""
+    return f"{project().driver}://user:password@host:5432/database"
+
+
+def place(url: sa.URL) -> object:
+    """Return the host of a server, or the folder of its socket."""
+    return url.host or url.query.get("host")
+
+
+def server_url() -> sa.URL:
+    """Return the URL of TEST_DATABASE_URL, or start the embedded server and return its URL."""
+    given = os.environ.get("TEST_DATABASE_URL")
+    what, fix = "TEST_DATABASE_URL", f"export TEST_DATABASE_URL={example_url()}"
+    if given is None:
+        what = f"The driver {project().driver!r}"
+        fix = f"driver=... of the application, {project().place}"
+    try:
+        url = sa.make_url(embedded_server_url() if given is None else given)
+        if url.get_backend_name() == "postgresql":
+            project().make_engine(url, **ONE_CONNECTION)  # only loads the driver
+            return url
+        problem = f"names {url.drivername}"
+    except TypeError as error:
+        problem = f"make_engine(url, {', '.join(ONE_CONNECTION)}) fails: {error}"
+        fix = f"let the options of make_engine give way to ours, {project().place}"
+        raise set_up_error(problem, fix) from error
+    except (sa.exc.InvalidRequestError, ImportError) as error:
+        problem = f"cannot be used ({error})"
+    except (sa.exc.ArgumentError, ValueError):  # their messages may show a password
+        problem = "is not a database URL"
+    raise set_up_error(f"{what} {problem}; PostgreSQL with an async driver is needed", fix)
+
+
+async def check_access(engine: AsyncEngine) -> None:
+    """Refuse a server that cannot be used, or a role that may not create databases."""
+    fix = f"start the server, or correct the address: export TEST_DATABASE_URL={example_url()}"
+    second = open_engine(engine.url, poolclass=NullPool)
+    query = """
+        SELECT rolname, rolcreatedb OR rolsuper AS may_create,
+          current_setting('transaction_read_only') = 'on' AS read_only, pg_backend_pid() AS pid,
+          current_setting('server_version_num')::int / 10000 AS version,
+          current_setting('track_counts') = 'on' AS counts
+        FROM pg_roles WHERE rolname = current_user
+    """
+    try:
+        async with asyncio.timeout(PATIENCE), engine.connect() as first, second.connect() as other:
+            role = (await first.exec_driver_sql(query)).one()
+            pooled = role.pid == await other.scalar(sa.text("SELECT pg_backend_pid()"))
+        found = (A_POOLER, fix) if pooled else problem_of(role, fix)
+        if found is None:
+            return
+        problem, fix = found
+    except TimeoutError:
+        problem = f"no answer within {PATIENCE} s"
+    except (Exception, Refusal) as error:  # noqa: BLE001 - a driver raises its own
+        problem = str(original := getattr(error, "orig", error))
+        if sqlstate(original) == "42P05":  # duplicate_prepared_statement
+            problem = A_POOLER
+    where = f"{place(engine.url)}:{engine.url.port or 5432}"
+    raise set_up_error(f"PostgreSQL at {where} cannot be used: {problem}", fix)
+
+
+def problem_of(role: Any, fix: str) -> tuple[str, str] | None:
+    """Return what keeps a role or its server from being used, and how to mend it."""
+    if role.version < OLDEST:
+        return f"it is PostgreSQL {role.version}; {OLDEST} or newer is needed", fix
+    if not role.counts:
+        fix = "as a superuser: ALTER SYSTEM RESET track_counts; SELECT pg_reload_conf()"
+        return "track_counts is off, and so it cannot tell what a test has changed", fix
+    if role.read_only:
+        return "it is read-only: a standby, or default_transaction_read_only is on", fix
+    if not role.may_create:
+        fix = f"as a superuser: ALTER ROLE {role.rolname} CREATEDB"
+        return f"the role {role.rolname} may not create databases", fix
+    return None
+
+
+async def check_database(connection: Any, name: str) -> None:
+    """Refuse an engine that connects elsewhere than to the database of its URL."""
+    found = await connection.scalar(sa.text("SELECT current_database()"))
+    if found != name:
+        problem = f"make_engine(url) connects to {found!r}, not to the database of its url"
+        fix = "let url win over connect_args, a creator, and the query of TEST_DATABASE_URL"
+        raise set_up_error(problem, f"{fix}: make_engine=..., {project().place}")

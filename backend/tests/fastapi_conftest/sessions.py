@@ -1,0 +1,82 @@
+"""How the app's own sessions, wherever they are made, reach the database of the test.
+
+They ask their AsyncEngine, which stands for the engine of the test's database while a test runs;
+between tests it is what it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+from weakref import WeakSet
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import ORMExecuteState, Session
+
+from .guard import some_are_open
+from .record import LEFT, running
+from .refusals import refuse
+
+PATIENCE = 20  # seconds to wait for a task to end
+
+
+@contextmanager
+def redirected(engines: list[AsyncEngine], to: AsyncEngine) -> Iterator[None]:
+    """Have engines work as another one, each with the options that it was given."""
+    before = [(each, each.sync_engine) for each in engines]
+    for each, own in before:
+        options = own.get_execution_options()
+        each.sync_engine = (
+            to.sync_engine.execution_options(**options) if options else to.sync_engine
+        )
+    try:
+        yield
+    finally:
+        for each, own in before:
+            each.sync_engine = own
+
+
+@asynccontextmanager
+async def no_task_outlives_this() -> AsyncIterator[None]:
+    """End the tasks that were started in between, before they can work in the next test."""
+    before = asyncio.all_tasks()
+    yield
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    for task in left:
+        running().note(LEFT, getattr(task.get_coro(), "__qualname__", repr(task)))
+        task.cancel()
+    if left and (await asyncio.wait(left, timeout=PATIENCE))[1]:
+        problem = f"a task that the test has left does not end within {PATIENCE} s."
+        refuse(problem, "Await its end.")
+
+
+@contextmanager
+def selecting_anew(session: Session, engine: sa.Engine) -> Iterator[None]:
+    """Have a session refresh what it has loaded and selects again, once another has committed.
+
+    Until then, as in production, loaded rows and relationships stay as they are.
+    """
+    own, others_committed = WeakSet[sa.Connection](), False
+
+    def note(connection: sa.Connection) -> None:
+        nonlocal others_committed
+        others_committed |= connection not in own
+
+    def refresh(state: ORMExecuteState) -> None:
+        is_of_test = not (state.is_column_load or state.is_relationship_load)
+        may_be_stale = others_committed or some_are_open()
+        # Without a flush before it, it would overwrite what the test has changed.
+        if may_be_stale and state.is_select and is_of_test and session.autoflush:
+            state.update_execution_options(populate_existing=True)
+
+    def begin(_session: Any, _transaction: Any, connection: sa.Connection) -> None:
+        own.add(connection)
+
+    sa.event.listen(session, "after_begin", begin)
+    sa.event.listen(session, "do_orm_execute", refresh)
+    sa.event.listen(engine, "commit", note)
+    yield
+    sa.event.remove(engine, "commit", note)

@@ -1,0 +1,195 @@
+"""The steps of the plan, which the fixtures of the conftest call in the order of their lifetime."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+)
+
+from .administrator import Administrator
+from .clone import Clone, Seed
+from .project import project
+from .real_commits import RealCommits
+from .record import running
+from .refusals import SetUpError, set_up_error
+from .rollback import Rollback
+from .sessions import no_task_outlives_this, redirected, selecting_anew
+from .template import Template, prepare
+
+_found: list[Template | str] = []  # by schema_once; a text says what is wrong with the set-up
+_workers: list[Worker] = []
+
+
+async def schema_once(*, rebuild: bool = False) -> Template:
+    """Return the template database that holds the schema, built when it is not there yet.
+
+    It is built when the models, `create_schema` or a file of `schema_files` have changed, or with
+    `pytest --rebuild-schema`. The first call of a process looks for it; with xdist the controller
+    has done so for all workers.
+
+    A server that cannot be used, and a schema that cannot be created, end the run with one message.
+    """
+    if not _found:
+        try:
+            _found.append(await prepare(rebuild=rebuild))
+        except SetUpError as error:
+            _found.append(str(error))
+    if isinstance(found := _found[0], str):
+        raise SetUpError(found)
+    return found
+
+
+def hand_over(template: Template | str) -> None:
+    """Have `schema_once` return what the controller has found, or raise what it has met."""
+    _found[:] = [template]
+
+
+def found() -> Template | str | None:
+    """Return what `schema_once` has found or met, if it was called."""
+    return _found[0] if _found else None
+
+
+class Worker:
+    """The databases of this process, one for each path, and the engine by which tests know them."""
+
+    def __init__(self, template: Template, admin: Administrator) -> None:
+        """Describe the databases; each is cloned when its first test needs it."""
+        name = os.environ.get("PYTEST_XDIST_WORKER", "main")
+        self.rollback = Rollback(name, template, admin)
+        self.real_commits = RealCommits(f"{name}_real", template, admin)
+        self.admin = admin
+        self.engines = engines_of_the_app(template)
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """The engine of the app, on the database of the test that runs."""
+        return self.engines[0]
+
+    @property
+    def clone(self) -> Clone:
+        """The database of the test that runs."""
+        return self.real_commits if running().real_commits else self.rollback
+
+    async def seed(self, seed: Seed) -> None:
+        """Have each database seeded when it is cloned; those that are there are cloned anew."""
+        for clone in (self.rollback, self.real_commits):
+            clone.seeds.append(seed)
+            await clone.close()
+
+    async def drop(self) -> None:
+        """Drop the databases that were made."""
+        for clone in (self.rollback, self.real_commits):
+            await clone.drop()
+
+
+def engines_of_the_app(template: Template) -> list[AsyncEngine]:
+    """Return the engines behind the app's factories; factories that have none get a new one."""
+    found: list[AsyncEngine] = []
+    without = []
+    for factory in project().sessions:
+        binds = [factory.kw.get("bind"), *(factory.kw.get("binds") or {}).values()]
+        engines = [bind for bind in binds if isinstance(bind, AsyncEngine)]
+        found += engines
+        without += [] if engines else [factory]
+    if without:
+        found.append(project().make_engine(sa.make_url(template.url)))
+    for factory in without:
+        factory.configure(bind=found[-1])
+    return found
+
+
+@asynccontextmanager
+async def clone_for_this_worker(template: Template) -> AsyncIterator[Worker]:
+    """Give this process databases of its own, cloned from the template, and drop them at the end.
+
+    `.engine` of what is yielded is the application's own engine. It works on the database of the
+    test that runs; without a test, it is refused.
+    """
+    async with AsyncExitStack() as stack:
+        admin = await stack.enter_async_context(aclosing(Administrator(sa.make_url(template.url))))
+        worker = Worker(template, admin)
+        stack.push_async_callback(worker.drop)
+        _workers.append(worker)
+        stack.callback(_workers.remove, worker)
+        yield worker
+
+
+def worker_of(engine: AsyncEngine) -> Worker:
+    """Return the worker whose engine this is."""
+    for worker in _workers:
+        if engine in worker.engines:
+            return worker
+    problem = f"{engine!r} is not the engine of clone_for_this_worker"
+    raise set_up_error(problem, f"pass on what the fixture engine yields, in {project().conftest}")
+
+
+async def seed_once(engine: AsyncEngine, seed: Seed) -> None:
+    """Write the rows that every test finds, once into each database of this process.
+
+    engine: the one of `clone_for_this_worker`.
+    seed: an async function of a session of the application. It need not commit.
+    """
+    await worker_of(engine).seed(seed)
+
+
+class Transaction:
+    """The transaction of one test."""
+
+    def __init__(self, clone: Clone, connection: AsyncConnection) -> None:
+        """Begin with the connection that the test may use itself."""
+        self.clone, self.connection = clone, connection
+
+    async def roll_back(self) -> None:
+        """Undo all that the test has done, committed or not."""
+        await self.clone.end_test(self.connection)
+
+
+async def begin_with_savepoint(engine: AsyncEngine) -> Transaction:
+    """Begin the transaction of a test, and set the savepoint for what the test commits.
+
+    With @pytest.mark.fresh_database there is neither: commits are real, and `roll_back` deletes
+    what they have left.
+
+    engine: the one of `clone_for_this_worker`.
+    """
+    clone = worker_of(engine).clone
+    return Transaction(clone, await clone.start_test())
+
+
+@asynccontextmanager
+async def sessions_in(connection: AsyncConnection) -> AsyncIterator[None]:
+    """Have the app's sessions, and all else on its engines, work in the transaction of the test.
+
+    Tasks that a request or the test starts may run until the context ends; those left then are
+    cancelled, and named at the end of the report.
+
+    connection: that of `begin_with_savepoint`.
+    """
+    (worker,) = [each for each in _workers if each.clone.engine is connection.engine]
+    with redirected(worker.engines, connection.engine):
+        async with no_task_outlives_this():
+            yield
+
+
+@asynccontextmanager
+async def session_of_the_test(
+    factory: async_sessionmaker[AsyncSession], connection: AsyncConnection
+) -> AsyncIterator[AsyncSession]:
+    """Open a session that selects anew what a request has committed.
+
+    What it has loaded, a request may have changed meanwhile: a query sees that, `session.get` does
+    not look, `session.refresh` does.
+
+    connection: that of `begin_with_savepoint`.
+    """
+    async with factory() as session:
+        with selecting_anew(session.sync_session, connection.sync_engine):
+            yield session

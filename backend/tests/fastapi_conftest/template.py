@@ -1,0 +1,170 @@
+"""The schema, created once in a template database: for all tests, workers and runs.
+
+With xdist the controller prepares it before the workers start, and they only clone. The template is
+sealed, so that no clone has to wait for somebody who is connected to it. Its comment says of what
+schema it is, by a digest, and when it was last used: it is dropped a day after that. What a killed
+run has left is dropped when the next run starts; a live run, or a database of somebody else, is
+left alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+import time
+from contextlib import aclosing, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from .administrator import LIMIT, LOCK, Administrator
+from .guard import open_engine, open_to_everybody
+from .project import PREFIX, VERSION, project
+from .refusals import SetUpError, set_up_error
+from .server import check_access, check_database, place, server_url
+
+BUILDERS_PATIENCE = 300  # seconds to wait while another run builds its schema; arbitrary
+
+
+class Template(NamedTuple):
+    """The server, the template database on it, and what the report says of both."""
+
+    url: str
+    name: str
+    header: str
+
+
+async def prepare(*, rebuild: bool) -> Template:
+    """Find or start the server, drop what killed runs left on it, find or build the template."""
+    started = time.perf_counter()
+    url = server_url()
+    async with aclosing(Administrator(url)) as admin:
+        await check_access(admin.engine)
+        try:
+            async with asyncio.timeout(BUILDERS_PATIENCE):
+                await admin.run(f"SELECT pg_advisory_lock({LOCK}, 0)")  # until we disconnect
+        except TimeoutError:
+            problem = f"Another run has been building a schema for {BUILDERS_PATIENCE} s"
+            holder = f"pg_locks WHERE locktype = 'advisory' AND (classid, objid) = ({LOCK}, 0)"
+            fix = f"SELECT pg_terminate_backend(pid) FROM {holder}"
+            raise set_up_error(problem, fix) from None
+        swept = await sweep(admin)
+        wanted = f"{PREFIX} {fingerprint()}"
+        name = None if rebuild else await find_template(admin, wanted)
+        state = "cached" if name else "built"
+        name = name or await build_template(admin, wanted)
+        (number,) = await admin.ask("SHOW server_version")
+    header = f"database: PostgreSQL {number.partition(' ')[0]} at {place(url)}, schema {state}"
+    header += f", {swept} left-over databases dropped" if swept else ""
+    header += f", ready in {(time.perf_counter() - started) * 1000:.0f} ms"
+    return Template(url.render_as_string(hide_password=False), name, header)
+
+
+def fingerprint() -> str:
+    """Return a digest of what the schema is made of, and of the version of this folder."""
+    told = project()
+    parts = [VERSION]
+    if told.create_schema:
+        parts.append(source_of(told.create_schema))
+    parts += sorted(ddl_of(told.metadata))  # a table's indexes are a set
+    digest = hashlib.sha256("".join(parts).encode())
+    for path in sorted(told.schema_files):
+        digest.update(Path(path).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def source_of(create_schema: Any) -> str:
+    """Return the source of a function, by whose change the schema is built anew."""
+    try:
+        return inspect.getsource(inspect.unwrap(create_schema))
+    except (OSError, TypeError):
+        problem = f"create_schema is {create_schema!r}, whose source cannot be read"
+        raise set_up_error(problem, f"pass a function, {project().place}") from None
+
+
+def ddl_of(metadata: sa.MetaData) -> list[str]:
+    """Return the statements that create these tables, and those of their listeners."""
+    statements: list[str] = []
+
+    def collect(statement: Any, *parameters: object) -> None:
+        try:
+            ddl = (
+                statement if isinstance(statement, str) else statement.compile(dialect=mock.dialect)
+            )
+        except sa.exc.CompileError:  # a literal that only a server can render
+            parts = getattr(statement.element, "expressions", ())
+            ddl = f"{statement.element.name} {[*map(str, parts)]}"
+        statements.append(f"{ddl} {parameters}")
+
+    mock: Any = sa.create_mock_engine("postgresql://", collect)
+    mock.exec_driver_sql = collect  # for listeners that are functions
+    metadata.create_all(mock)
+    return statements
+
+
+async def find_template(admin: Administrator, wanted: str) -> str | None:
+    """Return this role's newest sealed template of this schema, and note that it is in use."""
+    query = """
+        SELECT datname FROM pg_database
+        WHERE datistemplate AND NOT datallowconn AND datconnlimit = :limit
+          AND pg_get_userbyid(datdba) = current_user
+          AND starts_with(shobj_description(oid, 'pg_database'), :wanted)
+        ORDER BY oid DESC LIMIT 1
+    """
+    for name in await admin.ask(query, limit=LIMIT, wanted=wanted):
+        with suppress(sa.exc.DBAPIError):  # another run notes the same at this moment
+            await comment(admin, name, wanted)
+        return str(name)
+    return None
+
+
+async def comment(admin: Administrator, name: str, wanted: str) -> None:
+    """Write on a template what schema it holds and when it was last used."""
+    await admin.run(f"COMMENT ON DATABASE {name} IS '{wanted} {time.time():.0f}'")
+
+
+async def build_template(admin: Administrator, wanted: str) -> str:
+    """Create the schema in a database of its own, and seal it."""
+    name, seal = admin.name("template"), "IS_TEMPLATE true ALLOW_CONNECTIONS false"
+    await admin.create(name, "template0")
+    engine = open_engine(admin.engine.url.set(database=name))
+    create_schema = project().create_schema or project().metadata.create_all
+    try:
+        with open_to_everybody(name):
+            async with engine.begin() as empty_database:
+                await check_database(empty_database, name)
+                await empty_database.exec_driver_sql("SET LOCAL statement_timeout = 0")
+                await empty_database.run_sync(create_schema)
+    except SetUpError:
+        raise
+    except Exception as error:
+        problem = f"create_schema failed: {error!r}"
+        raise set_up_error(problem, f"create_schema=..., {project().place}") from error
+    finally:
+        await engine.dispose()
+    await comment(admin, name, wanted)
+    await admin.run(f"ALTER DATABASE {name} WITH {seal}")
+    return name
+
+
+async def sweep(admin: Administrator) -> int:
+    """Drop what dead processes left, and templates unused for a day; return how many it found."""
+    query = r"""
+        SELECT datname FROM pg_database AS d
+        WHERE datname ~ :ours AND datconnlimit = :limit AND pg_has_role(datdba, 'USAGE')
+          AND NOT EXISTS (SELECT FROM pg_stat_activity AS a WHERE a.datid = d.oid)
+          AND NOT EXISTS (
+            SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid::bigint = :lock
+              AND objid::bigint = substring(datname FROM '_(\d+)_')::bigint)
+          AND NOT (datistemplate AND NOT datallowconn AND coalesce(
+            substring(shobj_description(oid, 'pg_database') FROM ' (\d+)$')::bigint
+              > extract(epoch FROM now()) - 86400, false))
+    """
+    dead = await admin.ask(query, ours=rf"^{PREFIX}_\d+_\w+$", limit=LIMIT, lock=LOCK)
+    for name in dead:
+        with suppress(sa.exc.DBAPIError):  # another run was faster, which is as good
+            await admin.run(f"ALTER DATABASE {name} WITH IS_TEMPLATE false")
+            await admin.run(f"DROP DATABASE {name}")
+    return len(dead)
