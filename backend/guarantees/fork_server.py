@@ -49,7 +49,8 @@ def main() -> None:
     for line in sys.stdin:
         if pid := os.fork():
             _, status = os.waitpid(pid, 0)
-            print(os.waitstatus_to_exitcode(status), flush=True)
+            sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
+            sys.stdout.flush()
         else:
             become(json.loads(line))
             sys.exit(pytest.main())  # so that what is registered for the end is run

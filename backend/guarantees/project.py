@@ -104,7 +104,7 @@ class Project:
         if any(name.startswith("PYTHON") for name in self.environment.keys() - NO_BYTECODE.keys()):
             return self.run_in_new_process(*arguments)
         output, errors = self.path / "stdout", self.path / "stderr"
-        request = {
+        request: dict[str, object] = {
             "folder": str(self.path),
             "environment": self.variables(),
             "arguments": [*arguments, f"--basetemp={self.path / 'basetemp'}"],

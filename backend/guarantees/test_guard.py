@@ -277,8 +277,6 @@ def test_the_named_database_and_a_look_alike_stay_as_they_were(
     asyncio.run(drop_database(make_url(database.url), look_alike))
 
 
-
-
 def test_a_test_of_another_project_in_the_run_may_connect(project: Project) -> None:
     connects = "import sqlalchemy as sa\ndef test_it(): sa.create_engine('sqlite://').connect()\n"
     for path in ("tests/test_1.py", "other/test_2.py", "tests/test_3.py"):

@@ -31,6 +31,7 @@ from tests import factories
 
 sys.path.append(str(Path(__file__).parent))  # for every way in which pytest imports this file
 from fastapi_conftest import (
+    as_served,
     begin_with_savepoint,
     clone_for_this_worker,
     isolate,
@@ -110,7 +111,8 @@ def client_factory(app: FastAPI) -> ClientFactory:
     def client_for(user: User | None = None) -> AsyncClient:
         token = security.create_access_token(user.id) if user else None
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return AsyncClient(transport=ASGITransport(app), base_url="http://test", headers=headers)
+        transport = ASGITransport(as_served(app))
+        return AsyncClient(transport=transport, base_url="http://test", headers=headers)
 
     return client_for
 

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from benchmark.runs import TESTS
 from upgrade.parts import parts
+
+from benchmark.runs import TESTS
 
 BLOCK = """
 from benchmark.rivals.neutral.models import Base

@@ -9,6 +9,7 @@ hooks          what pytest is told: one event loop, which tests are ours
 report         what a test has met, told at the end; whether it runs again
 fixtures       further databases; overrides that end with their test
 steps          what the fixtures of the conftest call
+serving        requests as a server runs them
 sessions       how the app's sessions reach the database of the test
 real_commits   the second path: real commits, deleted afterwards
 cleaning       how they are found and deleted
@@ -32,6 +33,7 @@ from typing import Any
 
 from . import fixtures, hooks, report
 from .project import PREFIX, VERSION, isolate
+from .serving import as_served
 from .steps import (
     Transaction,
     Worker,
@@ -47,6 +49,7 @@ __all__ = [
     "VERSION",
     "Transaction",
     "Worker",
+    "as_served",
     "begin_with_savepoint",
     "clone_for_this_worker",
     "isolate",

@@ -106,13 +106,13 @@ def refuse_stranger(dialect: sa.Dialect, _record: object, args: Any, to: dict[st
     """Refuse an engine that would connect past the transaction of the test."""
     if _is_down or dialect in _trusted:
         return None  # SQLAlchemy connects
-    if dialect.name in project().allowed or is_open(args, to):
-        return connect_or_explain(dialect, _record, args, to)
-    where = f"database {to.get('database', to.get('dbname'))!r} on {to.get('host')!r}"
-    advice = use_a_factory()
-    if not dialect.is_async:
-        advice = f"Synchronous engines are not served; allowed=[...] lets them pass, {place()}."
-    refuse(f"a connection to {where}, where nothing would undo changes.", advice)
+    if not (dialect.name in project().allowed or is_open(args, to)):
+        where = f"database {to.get('database', to.get('dbname'))!r} on {to.get('host')!r}"
+        advice = use_a_factory()
+        if not dialect.is_async:
+            advice = f"Synchronous engines are not served; allowed=[...] lets them pass, {place()}."
+        refuse(f"a connection to {where}, where nothing would undo changes.", advice)
+    return connect_or_explain(dialect, _record, args, to)
 
 
 def guarded(connect: Callable[..., Any]) -> Callable[..., Any]:

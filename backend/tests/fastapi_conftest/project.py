@@ -70,7 +70,7 @@ def project() -> Project:
     return _told[0]
 
 
-def isolate(
+def isolate(  # noqa: PLR0913 - one call tells all, each by its name
     app: Any,
     *,
     sessions: Sequence[Any],
