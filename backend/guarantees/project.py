@@ -83,6 +83,15 @@ class Project:
         lines = "".join(f"\n    {line}" for line in body.splitlines())
         self.isolate("make_engine=make", f"{imports}\n\ndef make(url, **options):{lines}\n")
 
+    def app_engine(self, lines: str, options: str = "") -> None:
+        """Have the application make its engine with these options, and do this with it."""
+        url = '"postgresql+asyncpg://nobody@127.0.0.1:1/production"'
+        self.replace(
+            "app/db.py",
+            f"engine = create_async_engine({url})\n",
+            f"import sqlalchemy as sa\nengine = create_async_engine({url}, {options})\n{lines}\n",
+        )
+
     def extend_schema(self, schema: str) -> None:
         """Have the schema consist of these statements, too."""
         self.write("schema.sql", schema)

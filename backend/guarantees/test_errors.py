@@ -108,17 +108,17 @@ WRONG_ARGUMENTS = {
     "a scoped session": (
         "[SessionLocal]",
         "[async_scoped_session(SessionLocal, print)]",
-        "is no factory of AsyncSession",
+        "is no factory of sessions",
     ),
-    "a synchronous factory": (
+    "a synchronous factory without an engine": (
         "[SessionLocal]",
         "[sessionmaker()]",
-        "is no factory of AsyncSession",
+        "is synchronous and has no engine",
     ),
     "a function for a factory": (
         "[SessionLocal]",
         "[lambda: None]",
-        "is no factory of AsyncSession",
+        "is no factory of sessions",
     ),
     "the base for its metadata": ("Base.metadata", "Base", "not a MetaData"),
     "a schema that is made already": (

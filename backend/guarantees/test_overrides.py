@@ -97,7 +97,7 @@ async def test_1_inside(db):
 
 @pytest.mark.fresh_database
 async def test_2_inside(db):
-    assert apps_engine.sync_engine is not own
+    assert apps_engine.sync_engine is own
 
 def test_3_outside():
     assert apps_engine.sync_engine is own and SessionLocal.kw == options

@@ -14,6 +14,7 @@ sessions       how the app's sessions reach the database of the test
 real_commits   the second path: real commits, deleted afterwards
 cleaning       how they are found and deleted
 rollback       the first path: one transaction, rolled back
+fidelity       whether rollback shows what the app's connections would
 savepoint      how sessions share it
 pill           how the server keeps it from being committed
 clone          a database of this process, in which one test at a time works
@@ -22,7 +23,9 @@ server         which server, and whether it serves
 embedded       PostgreSQL from a wheel, where no server is given
 folders        folders and locks
 administrator  creates and drops databases
-guard          which engines may connect
+application    the app's own engines, connected to the database of the test
+guard          which engines may connect, and where
+addresses      where an engine would connect
 drivers        questions to a connection
 project        what the conftest has told
 refusals       how a test is refused, and how a run is

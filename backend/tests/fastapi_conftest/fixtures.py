@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from .guard import open_to_everybody
 from .project import project
@@ -37,7 +37,7 @@ def overrides_end_with_the_test() -> Iterator[None]:
 
 
 @pytest.fixture
-def fresh_database(override_get_db: None, engine: AsyncEngine) -> AsyncEngine:
+def fresh_database(override_get_db: None, engine: Any) -> Any:
     """The engine, with real connections and commits: asking for it is as good as the marker."""
     if not running().real_commits:  # asked for by getfixturevalue
         refuse("fresh_database in a test that has begun without it.")
@@ -45,7 +45,7 @@ def fresh_database(override_get_db: None, engine: AsyncEngine) -> AsyncEngine:
 
 
 @pytest.fixture
-def fresh_database_url(fresh_database: AsyncEngine) -> Iterator[sa.URL]:
+def fresh_database_url(fresh_database: Any) -> Iterator[sa.URL]:
     """The URL of `fresh_database`, for other engines, of any driver by `set(drivername=...)`."""
     url = worker_of(fresh_database).clone.url
     with open_to_everybody(str(url.database)):
@@ -53,7 +53,7 @@ def fresh_database_url(fresh_database: AsyncEngine) -> Iterator[sa.URL]:
 
 
 @pytest_asyncio.fixture
-async def empty_database(engine: AsyncEngine) -> AsyncIterator[sa.URL]:
+async def empty_database(engine: Any) -> AsyncIterator[sa.URL]:
     """The URL of a new, empty database, which any engine may use: to test migrations."""
     admin = worker_of(engine).admin
     name = admin.name(f"empty{secrets.token_hex(4)}")

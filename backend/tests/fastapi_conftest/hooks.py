@@ -15,8 +15,9 @@ import pytest
 import pytest_asyncio
 import sqlalchemy as sa
 
+from .application import connections
 from .embedded import explain_full_disk
-from .guard import guard, stand
+from .guard import guard, make_pools_fresh, stand
 from .project import PREFIX, check_project, project
 from .record import CLONED, LEFT, RETRY, Record, begin
 from .refusals import MARKER, SetUpError, set_up_error
@@ -54,7 +55,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", "anyio: a test like any other")
     stack = ExitStack()
     config.add_cleanup(stack.close)
-    stack.enter_context(guard())
+    stack.enter_context(guard(connections()))
+    stack.enter_context(connections().watched())
     sa.event.listen(sa.Engine, "handle_error", explain_full_disk)
     stack.callback(sa.event.remove, sa.Engine, "handle_error", explain_full_disk)
 
@@ -148,6 +150,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Prepare the server if a test needs it; refuse a wrong set-up with one message."""
+    make_pools_fresh()
     gc.freeze()  # keeps the garbage collector from searching modules and tests again and again
     if hasattr(session.config, "workerinput"):
         if handed := session.config.workerinput.get(PREFIX):

@@ -11,6 +11,10 @@ from typing import Any
 
 # The kinds of notes. REFUSED is final; RETRY is what real commits can do, so the test runs again.
 REFUSED, RETRY, CLONED, LEFT = "refused", "retry", "cloned anew", "left"
+ENDS_THE_RUN = "ends the run"
+NOT_CALLED = "a listener of the app's engine, which rollback does not call without make_engine="
+BY_FLAW = "real commits, because"
+ENDED = "connection ended after the test"
 NEVER_GIVEN_BACK = "a connection that was never given back"
 
 
@@ -26,6 +30,11 @@ class Record:
     def note(self, kind: str, text: str) -> None:
         """Note something for the report."""
         self.notes.append((kind, text))
+
+    def note_once(self, kind: str, text: str) -> None:
+        """Note something that a test may meet many times."""
+        if (kind, text) not in self.notes:
+            self.note(kind, text)
 
     def texts(self, *kinds: str) -> list[str]:
         """Return what was noted under these kinds."""

@@ -15,7 +15,7 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 from .project import PREFIX
-from .record import CLONED, REFUSED, RETRY, Record, running
+from .record import CLONED, ENDS_THE_RUN, REFUSED, RETRY, Record, running
 from .refusals import SetUpError
 
 RECORD = pytest.StashKey[Record]()  # of a test's last run
@@ -75,6 +75,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
         if refused and {*record.outcomes.values()} == {"passed"}:  # by gather(), for instance
             report.outcome = "failed"
             report.longrepr = f"{refused[0]}\nThe test has swallowed this, and passed."
+        if ends := record.texts(ENDS_THE_RUN):
+            item.session.shouldfail = ends[0]
         setattr(report, PREFIX, record.told())
     if report.failed and refused and refused[0] not in report.longreprtext:  # it is buried
         report.sections.insert(0, ("What the test was refused", refused[0]))

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from sqlalchemy.pool import PoolProxiedConnection
 
 from .drivers import finish, in_transaction, is_lost, sqlstate
-from .guard import use_a_factory
+from .guard import ask
 from .pill import CHECK, ENDS, ONLY_HERE, SAVEPOINT
 from .refusals import refuse
 
@@ -74,7 +74,7 @@ class Savepoint:
     def turn(self, mine: PoolProxiedConnection) -> Iterator[None]:
         """Let this connection execute something, once no statement of another runs."""
         if mine not in self.known:
-            refuse("a statement outside the transaction of a test.", use_a_factory())
+            refuse("a statement outside the transaction of a test.", ask())
         while self.is_executing:
             self.shared.run_async(lambda _: asyncio.sleep(0.001))
         self.check_transaction()

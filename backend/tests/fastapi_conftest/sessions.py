@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import ORMExecuteState, Session
 
-from .guard import some_are_open
+from .guard import hearing_commits, some_are_open
 from .record import LEFT, running
 from .refusals import refuse
 
@@ -24,14 +24,14 @@ PATIENCE = 20  # seconds to wait for a task to end
 
 
 @contextmanager
-def redirected(engines: list[AsyncEngine], to: AsyncEngine) -> Iterator[None]:
-    """Have engines work as another one, each with the options that it was given."""
+def redirected(engines: list[AsyncEngine], to: Any) -> Iterator[None]:
+    """Have engines work as another one, each with the options that it was given.
+
+    Each stays an engine of its own, with connections of its own.
+    """
     before = [(each, each.sync_engine) for each in engines]
     for each, own in before:
-        options = own.get_execution_options()
-        each.sync_engine = (
-            to.sync_engine.execution_options(**options) if options else to.sync_engine
-        )
+        each.sync_engine = to.sync_engine.execution_options(**own.get_execution_options())
     try:
         yield
     finally:
@@ -54,7 +54,7 @@ async def no_task_outlives_this() -> AsyncIterator[None]:
 
 
 @contextmanager
-def selecting_anew(session: Session, engine: sa.Engine) -> Iterator[None]:
+def selecting_anew(session: Session) -> Iterator[None]:
     """Have a session refresh what it has loaded and selects again, once another has committed.
 
     Until then, as in production, loaded rows and relationships stay as they are.
@@ -77,6 +77,5 @@ def selecting_anew(session: Session, engine: sa.Engine) -> Iterator[None]:
 
     sa.event.listen(session, "after_begin", begin)
     sa.event.listen(session, "do_orm_execute", refresh)
-    sa.event.listen(engine, "commit", note)
-    yield
-    sa.event.remove(engine, "commit", note)
+    with hearing_commits(note):
+        yield
