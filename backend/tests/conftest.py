@@ -38,7 +38,7 @@ from fastapi_conftest import (
     pytest_plugin_registered,  # noqa: F401 - a hook, which pytest finds here
     schema_once,
     seed_once,
-    session_of_the_test,
+    selecting_anew,
     sessions_in,
 )
 
@@ -90,12 +90,11 @@ def get_db_session(override_get_db: None) -> SessionFactory:
 
 
 @pytest_asyncio.fixture
-async def db(
-    get_db_session: SessionFactory, db_transaction: AsyncConnection
-) -> AsyncIterator[AsyncSession]:
+async def db(get_db_session: SessionFactory) -> AsyncIterator[AsyncSession]:
     """The test's own session, to arrange and to assert. No request shares it."""
-    async with session_of_the_test(get_db_session, db_transaction) as session:
-        yield session
+    async with get_db_session() as session:
+        with selecting_anew(session):
+            yield session
 
 
 @pytest.fixture

@@ -37,29 +37,27 @@ from typing import Any
 from . import fixtures, hooks, report
 from .project import PREFIX, VERSION, isolate
 from .serving import as_served
+from .sessions import selecting_anew
 from .steps import (
-    Transaction,
-    Worker,
+    begin_with_real_commits,
     begin_with_savepoint,
     clone_for_this_worker,
     schema_once,
     seed_once,
-    session_of_the_test,
     sessions_in,
 )
 
 __all__ = [
     "VERSION",
-    "Transaction",
-    "Worker",
     "as_served",
+    "begin_with_real_commits",
     "begin_with_savepoint",
     "clone_for_this_worker",
     "isolate",
     "pytest_plugin_registered",
     "schema_once",
     "seed_once",
-    "session_of_the_test",
+    "selecting_anew",
     "sessions_in",
 ]
 __version__ = VERSION

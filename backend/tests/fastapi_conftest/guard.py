@@ -25,7 +25,7 @@ from weakref import WeakSet
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.pool import ConnectionPoolEntry, Pool
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from .addresses import address_of
 from .drivers import sqlstate
@@ -38,7 +38,7 @@ DRIVERS_CONNECT = (
     "psycopg.generators.connect",
     "psycopg2.extensions.make_dsn",
 )
-KNOWN = PREFIX  # in the `info` of each connection that the guard has let connect
+KNOWN = PREFIX  # in the `info` of each connection of the application
 _trusted = WeakSet[sa.Dialect]()  # of the engines that may connect
 _open = set[str]()  # names of databases that are open to everybody
 _connecting = ContextVar("connecting", default=False)  # an engine that may connect does, here
@@ -68,7 +68,6 @@ def guard(application: Application) -> Iterator[None]:
 
     listeners: dict[str, Any] = {
         "do_connect": connect,
-        "before_cursor_execute": check,
         "commit": tell_of_commit,
     }
     with ExitStack() as stack:
@@ -85,13 +84,12 @@ def connect_as_allowed(
     application: Application, dialect: sa.Dialect, record: ConnectionPoolEntry, args: Any, to: Any
 ) -> Any:
     """Connect an engine where it may; refuse one that would reach another database."""
-    known: object = True
-    if dialect not in _trusted and dialect.name not in project().allowed and not is_open(args, to):
+    if dialect not in _trusted and dialect.name not in allowed() and not is_open(args, to):
         if not application.owns(dialect, args, to):
             named = name(dialect, args, to)
             refuse(f"a connection to {named}. {OTHERS}", how_to(application))
         args, to, known = application.where(dialect, to)
-    record.info[KNOWN] = known
+        record.info[KNOWN] = known
     token = _connecting.set(True)
     try:
         return dialect.connect(*args, **to)
@@ -124,7 +122,6 @@ def how_to(application: Application) -> str:
 
 def tell_of_commit(connection: sa.Connection) -> None:
     """Tell who wants to hear it that somebody commits."""
-    check(connection)
     for hear in _hearing:
         hear(connection)
 
@@ -139,32 +136,51 @@ def hearing_commits(hear: Callable[[sa.Connection], None]) -> Iterator[None]:
         _hearing.remove(hear)
 
 
-def check(connection: sa.Connection, *_: object) -> None:
-    """Refuse a statement on a connection that was opened before the guard stood, or past it."""
-    if _is_down or KNOWN in connection.info:
-        return
-    if connection.dialect not in _trusted and connection.dialect.name not in project().allowed:
-        refuse(f"a statement on a connection that was opened before the tests. {OTHERS}", ask())
+class Severed:
+    """Stands in the place of a connection that was opened before the guard stood."""
+
+    def close(self) -> None:
+        """Close nothing: not even the end of the session is to reach its server."""
+
+    rollback = terminate = close
+
+    def __getattr__(self, name: str) -> Any:
+        """Refuse everything else."""
+        refuse(f"a connection that was opened before the tests. {OTHERS}", ask())
 
 
-def make_pools_fresh() -> None:
-    """Have no engine use a connection that it has pooled before the tests.
+_put_aside: list[Any] = []  # never closed
 
-    Using one fires no event, and it belongs to another database. They are put aside rather than
-    closed, so that not even the end of a session reaches their server.
+
+def sever() -> None:
+    """Have nobody use a connection that was opened before, pooled or held: no event would fire.
+
+    They belong to other databases. Pools open others in their place.
     """
-    for engine in [it for it in gc.get_objects() if type(it) is sa.Engine]:
-        if engine.dialect not in _trusted and engine.dialect.name not in project().allowed:
-            _put_aside.append(engine.pool)
-            engine.dispose(close=False)
+    found = [it for it in gc.get_objects() if issubclass(type(it), KINDS)]
+    engines = [it for it in found if isinstance(it, sa.Engine)]
+    spared = [it.pool for it in engines if it.dialect in _trusted or it.dialect.name in allowed()]
+    for it in found:
+        pool = getattr(it, "_pool", None) or getattr(it, "_ConnectionRecord__pool", None)
+        if not isinstance(it, sa.Engine) and it.dbapi_connection and pool not in spared:
+            _put_aside.append(it.dbapi_connection)
+            is_held = isinstance(it, PoolProxiedConnection)
+            it.dbapi_connection = Severed() if is_held else None
 
 
-_put_aside: list[Pool] = []
+KINDS = (sa.Engine, ConnectionPoolEntry, PoolProxiedConnection)
+
+
+def allowed() -> list[str]:
+    """Return the names of the dialects that may connect."""
+    return [each for each in project().allowed if isinstance(each, str)]
 
 
 def stand(*, down: bool) -> None:
     """Take the guard down while a test runs that is none of ours, or put it up again."""
     global _is_down  # noqa: PLW0603 - one test at a time runs in a process
+    if _is_down and not down:
+        sever()
     _is_down = down
 
 

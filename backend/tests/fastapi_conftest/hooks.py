@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from .application import connections
 from .embedded import explain_full_disk
-from .guard import guard, make_pools_fresh, stand
+from .guard import guard, sever, stand
 from .project import PREFIX, check_project, project
 from .record import CLONED, LEFT, RETRY, Record, begin
 from .refusals import MARKER, SetUpError, set_up_error
@@ -150,7 +150,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Prepare the server if a test needs it; refuse a wrong set-up with one message."""
-    make_pools_fresh()
+    sever()
     gc.freeze()  # keeps the garbage collector from searching modules and tests again and again
     if hasattr(session.config, "workerinput"):
         if handed := session.config.workerinput.get(PREFIX):

@@ -13,7 +13,7 @@ from typing import Any
 from weakref import WeakSet
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import ORMExecuteState, Session
 
 from .guard import hearing_commits, some_are_open
@@ -54,11 +54,15 @@ async def no_task_outlives_this() -> AsyncIterator[None]:
 
 
 @contextmanager
-def selecting_anew(session: Session) -> Iterator[None]:
+def selecting_anew(session: Session | AsyncSession) -> Iterator[None]:
     """Have a session refresh what it has loaded and selects again, once another has committed.
 
-    Until then, as in production, loaded rows and relationships stay as they are.
+    Until then, as in production, loaded rows and relationships stay as they are. `session.get` does
+    not look for what has changed, `session.refresh` does.
+
+    session: the test's own; asynchronous or not.
     """
+    sync_session = getattr(session, "sync_session", session)
     own, others_committed = WeakSet[sa.Connection](), False
 
     def note(connection: sa.Connection) -> None:
@@ -69,13 +73,13 @@ def selecting_anew(session: Session) -> Iterator[None]:
         is_of_test = not (state.is_column_load or state.is_relationship_load)
         may_be_stale = others_committed or some_are_open()
         # Without a flush before it, it would overwrite what the test has changed.
-        if may_be_stale and state.is_select and is_of_test and session.autoflush:
+        if may_be_stale and state.is_select and is_of_test and sync_session.autoflush:
             state.update_execution_options(populate_existing=True)
 
     def begin(_session: Any, _transaction: Any, connection: sa.Connection) -> None:
         own.add(connection)
 
-    sa.event.listen(session, "after_begin", begin)
-    sa.event.listen(session, "do_orm_execute", refresh)
+    sa.event.listen(sync_session, "after_begin", begin)
+    sa.event.listen(sync_session, "do_orm_execute", refresh)
     with hearing_commits(note):
         yield

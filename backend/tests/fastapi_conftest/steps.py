@@ -9,12 +9,7 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import (
-    AsyncConnection,
-    AsyncEngine,
-    AsyncSession,
-    async_sessionmaker,
-)
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from .administrator import Administrator
 from .application import Connections, connections
@@ -24,7 +19,7 @@ from .real_commits import RealCommits
 from .record import BY_FLAW, running
 from .refusals import SetUpError, set_up_error
 from .rollback import Rollback
-from .sessions import no_task_outlives_this, redirected, selecting_anew
+from .sessions import no_task_outlives_this, redirected
 from .template import Template, prepare
 
 _found: list[Template | str] = []  # by schema_once; a text says what is wrong with the set-up
@@ -162,6 +157,30 @@ async def begin_with_savepoint(engine: Any) -> Transaction:
     return Transaction(worker, await worker.start_test())
 
 
+class Commits:
+    """What one test commits for good."""
+
+    def __init__(self, worker: Worker, connection: Any) -> None:
+        """Begin with the connection that the test may use itself."""
+        self.worker, self.connection = worker, connection
+
+    async def delete(self) -> None:
+        """Delete all that the test has committed, and verify that nothing else is left of it."""
+        await self.worker.clone.end_test(self.connection)
+
+
+async def begin_with_real_commits(engine: Any) -> Commits:
+    """Begin a test whose commits are real: what synchronous applications need.
+
+    The connection is of the kind that the application's first engine has.
+
+    engine: the one of `clone_for_this_worker`.
+    """
+    worker = worker_of(engine)
+    running().real_commits = True
+    return Commits(worker, await worker.start_test())
+
+
 @asynccontextmanager
 async def sessions_in(connection: Any) -> AsyncIterator[None]:
     """Have the app's sessions, and all else on its engines, work in the transaction of the test.
@@ -177,17 +196,3 @@ async def sessions_in(connection: Any) -> AsyncIterator[None]:
     with redirected(engines if rollback else [], rollback):
         async with no_task_outlives_this():
             yield
-
-
-@asynccontextmanager
-async def session_of_the_test(
-    factory: async_sessionmaker[AsyncSession], connection: AsyncConnection
-) -> AsyncIterator[AsyncSession]:
-    """Open a session that selects anew what a request has committed.
-
-    What it has loaded, a request may have changed meanwhile: a query sees that, `session.get` does
-    not look, `session.refresh` does.
-    """
-    async with factory() as session:
-        with selecting_anew(session.sync_session):
-            yield session
