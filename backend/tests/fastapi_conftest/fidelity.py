@@ -8,6 +8,7 @@ of the application's engine do not fire on ours: they are named in the report.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -60,6 +61,8 @@ async def difference(ours: AsyncConnection, theirs: dict[str, str]) -> str | Non
 async def set_all(ours: AsyncConnection, theirs: dict[str, str]) -> None:
     """Make these settings on our connection, those that can be made."""
     for name, value in theirs.items():
+        if name.startswith("default_transaction_"):
+            continue  # a level that only real transactions have
         with suppress(sa.exc.DBAPIError):
             set_one = sa.text("SELECT set_config(:name, :value, false)")
             await ours.execute(set_one, {"name": name, "value": value})
@@ -70,7 +73,10 @@ def listeners_of(engines: list[Any]) -> Iterator[str]:
     for engine in engines:
         sync_engine = getattr(engine, "sync_engine", engine)
         for target in (sync_engine, sync_engine.pool, sync_engine.dialect):
-            for name in set(target.dispatch._event_names) - {"do_connect"}:  # noqa: SLF001 - no other list
+            names: set[str] = set(target.dispatch._event_names)  # noqa: SLF001 - no other list
+            for name in sorted(names - {"do_connect"}):
                 for listener in getattr(getattr(target.dispatch, name), "listeners", ()):
-                    if not str(getattr(listener, "__module__", "")).startswith("sqlalchemy"):
-                        yield f"{listener.__module__}.{listener.__qualname__} ({name})"
+                    inside = inspect.getclosurevars(listener).nonlocals
+                    it: Any = inside.get("orig_fn", listener)  # where SQLAlchemy has wrapped it
+                    if not it.__module__.startswith("sqlalchemy"):
+                        yield f"{it.__module__}.{it.__qualname__} ({name})"

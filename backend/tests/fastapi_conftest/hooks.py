@@ -10,6 +10,7 @@ import sys
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
+from unittest import IsolatedAsyncioTestCase
 
 import pytest
 import pytest_asyncio
@@ -139,11 +140,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if ours and first in names and "override_get_db" not in names:
             # Before the fixtures that the test asks for, after those that live longer.
             names.insert(names.index(first) + 1, "override_get_db")
-        if (
-            everywhere
-            or "fresh_database" in names
-            or project().has_real_commits(item.path, item.nodeid)
-        ):
+        has_a_loop = issubclass(getattr(item, "cls", None) or object, IsolatedAsyncioTestCase)
+        needs = has_a_loop or "fresh_database" in names
+        if everywhere or needs or project().has_real_commits(item.path, item.nodeid):
             item.add_marker("fresh_database")
 
 

@@ -13,8 +13,7 @@ from .cleaning import SEE_ALL, Cleaning
 from .clone import Clone
 from .drivers import ONE_CONNECTION
 from .guard import open_engine
-from .record import LEFT, running
-from .refusals import end_run
+from .record import ENDS_THE_RUN, LEFT, running
 
 PATIENCE = 20  # seconds to wait for a thread to give a connection back
 
@@ -72,7 +71,8 @@ class RealCommits(Clone):
             running().note(LEFT, f"{opened.thread}, which has a connection")
             await self.admin.run(f"SELECT pg_terminate_backend({opened.pid}, 1000)")
         for opened in await self.threads_after(PATIENCE):
-            end_run(f"{opened.thread} does not end, and has a connection of the test.")
+            problem = f"{opened.thread} does not end, and has a connection of the test"
+            running().note(ENDS_THE_RUN, problem)
 
     async def threads_after(self, seconds: float) -> list[Opened]:
         """Return the connections that threads do not give back within some time."""

@@ -12,8 +12,8 @@ from typing import Any
 # The kinds of notes. REFUSED is final; RETRY is what real commits can do, so the test runs again.
 REFUSED, RETRY, CLONED, LEFT = "refused", "retry", "cloned anew", "left"
 ENDS_THE_RUN = "ends the run"
-NOT_CALLED = "a listener of the app's engine, which rollback does not call without make_engine="
-BY_FLAW = "real commits, because"
+NOT_CALLED = "not called by rollback"
+BY_FLAW = "real commits for all"
 ENDED = "connection ended after the test"
 NEVER_GIVEN_BACK = "a connection that was never given back"
 

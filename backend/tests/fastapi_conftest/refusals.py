@@ -11,7 +11,7 @@ from typing import NoReturn, TypeAlias
 
 import pytest
 
-from .record import ENDS_THE_RUN, REFUSED, RETRY, running
+from .record import REFUSED, RETRY, running
 
 # Not an Exception, so that an application that catches everything cannot swallow it.
 Refusal = pytest.fail.Exception
@@ -31,12 +31,6 @@ def refuse(problem: str, advice: str = REAL_COMMITS_HELP) -> NoReturn:
     __tracebackhide__ = True
     running().note(RETRY if advice is REAL_COMMITS_HELP else REFUSED, problem)
     pytest.fail(f"Refused: {problem}\n{advice}")
-
-
-def end_run(problem: str) -> NoReturn:
-    """Fail the test, and end the run after it."""
-    running().note(ENDS_THE_RUN, problem)
-    pytest.fail(f"{problem} The run ends here.", pytrace=False)
 
 
 def failure(problem: str, fix: str) -> BaseException:

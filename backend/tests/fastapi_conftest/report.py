@@ -76,6 +76,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
             report.outcome = "failed"
             report.longrepr = f"{refused[0]}\nThe test has swallowed this, and passed."
         if ends := record.texts(ENDS_THE_RUN):
+            report.outcome, report.longrepr = "failed", f"{ends[0]}. The run ends here."
             item.session.shouldfail = ends[0]
         setattr(report, PREFIX, record.told())
     if report.failed and refused and refused[0] not in report.longreprtext:  # it is buried

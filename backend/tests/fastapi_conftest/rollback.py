@@ -76,7 +76,7 @@ class Rollback(Clone):
         self.emulate(self.engine.sync_engine)
         if project().make_engine is create_async_engine:
             for listener in listeners_of(self.connections.engines):
-                running().note(NOT_CALLED, listener)
+                running().note(NOT_CALLED, f"the listener {listener}; make_engine=... can add it")
 
     def emulate(self, engine: Any) -> None:
         """Have commits and rollbacks of an engine be a savepoint's."""

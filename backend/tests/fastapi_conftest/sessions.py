@@ -27,11 +27,13 @@ PATIENCE = 20  # seconds to wait for a task to end
 def redirected(engines: list[AsyncEngine], to: Any) -> Iterator[None]:
     """Have engines work as another one, each with the options that it was given.
 
-    Each stays an engine of its own, with connections of its own.
+    Each stays an engine of its own, with connections of its own, and says that it is where it was.
     """
     before = [(each, each.sync_engine) for each in engines]
     for each, own in before:
-        each.sync_engine = to.sync_engine.execution_options(**own.get_execution_options())
+        stands_in: Any = to.sync_engine.execution_options(**own.get_execution_options())
+        stands_in.url, stands_in.dispose = own.url, to.sync_engine.dispose
+        each.sync_engine = stands_in
     try:
         yield
     finally:
