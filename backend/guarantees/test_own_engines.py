@@ -290,3 +290,39 @@ async def test_it(client, db, time):
 
     result.assert_outcomes(passed=4)
     assert ran_again(result) == {}
+
+
+CREATORS = {
+    "asynchronous": (
+        "import asyncpg\n"
+        "async def connect(): return await asyncpg.connect('postgresql://127.0.0.1:1/cloud')\n"
+        "engine = create_async_engine('postgresql+asyncpg://', async_creator=connect)\n"
+        "SessionLocal = async_sessionmaker(engine, expire_on_commit=False)"
+    ),
+    "listener": (
+        "@sa.event.listens_for(engine.sync_engine, 'do_connect')\n"
+        "def token(dialect, record, args, to): raise RuntimeError('no token')"
+    ),
+}
+
+
+@pytest.mark.parametrize("lines", CREATORS.values(), ids=list(CREATORS))
+def test_what_connects_by_itself_does_not_get_to_answer(project: Project, lines: str) -> None:
+    project.app_engine(lines)
+    if "SessionLocal" in lines:
+        made = "SessionLocal = async_sessionmaker(engine, expire_on_commit=False)\n\n\nclass"
+        project.replace("app/db.py", made, "class")
+    write_on_both_paths(
+        project,
+        """
+@pytest.mark.parametrize("time", [1, 2])
+async def test_it(client, db, time):
+    assert (await client.post("/users/ada")).status_code == 200
+    assert await emails(db) == ["ada"]
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=4)
+    assert ran_again(result) == {}

@@ -28,7 +28,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
 
 from .addresses import Address, address_of, elsewhere
 from .drivers import in_transaction, is_lost, run_script, settings_when_new
-from .guard import KNOWN, ask
+from .guard import KNOWN, ask, connect_as_allowed
 from .project import PREFIX, project
 from .record import ENDED, NEVER_GIVEN_BACK, running
 from .refusals import REAL_COMMITS_HELP, refuse
@@ -90,9 +90,10 @@ class Connections:
         self.entries = WeakSet[ConnectionPoolEntry]()
         self.of_other_loops: list[Any] = []  # closed elsewhere than on their loop
         for engine in engines:
-            dialect = engine.dialect
-            self.addresses.add(address_of(*dialect.create_connect_args(engine.url)))
-            self.adopt(dialect)
+            if engine.url.database:
+                self.addresses.add(address_of(*engine.dialect.create_connect_args(engine.url)))
+            self.adopt(engine.dialect)
+            self.take_the_place_of_a_creator(engine.dialect, engine.pool)
 
     def __str__(self) -> str:
         """Name the application's databases in a message."""
@@ -133,6 +134,11 @@ class Connections:
             methods.do_ping = lambda connection: self.is_here(connection) and ping(connection)
             for name in ("do_close", "do_terminate"):
                 setattr(methods, name, self.closing_here(getattr(methods, name)))
+
+    def take_the_place_of_a_creator(self, dialect: sa.Dialect, pool: Any) -> None:
+        """Connect an engine that was made with `creator=`, which would go past all events."""
+        if pool._creator.__module__ != "sqlalchemy.engine.create":  # noqa: SLF001 - no other way
+            pool._creator = lambda record: connect_as_allowed(self, dialect, record, (), {})  # noqa: SLF001
 
     def opened(self, connection: Any) -> Opened | None:
         """Return what is known of a connection."""

@@ -30,6 +30,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from .addresses import address_of
 from .drivers import sqlstate
 from .project import PREFIX, project
+from .record import wide_fixtures
 from .refusals import failure, refuse
 
 # Where every connection of a driver passes, also by a function that was imported by name.
@@ -230,8 +231,14 @@ def is_open(*arguments: object) -> bool:
 
 def ask() -> str:
     """Say how to reach the database of the test."""
+    if wide_fixtures:
+        return (
+            f"It comes from {wide_fixtures[-1]}, which lives longer than a test. Leave out its "
+            "scope=, and ask for db in it; or, where every test may count on the rows that it "
+            "writes, write them in a function that the fixture roles hands to seed_once."
+        )
     return (
         "In a test ask for db, client, engine or get_db_session, and open connections by a factory "
-        f"in sessions=[...] or by its engine ({project().place}). Rows that every test may count "
-        "on belong into the fixture roles, not into a fixture of a module or of the session."
+        f"in sessions=[...] or by its engine ({project().place}). A test that opens sessions by "
+        'other means asks for @pytest.mark.usefixtures("override_get_db").'
     )

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import gc
 import importlib.metadata
+import inspect
 import sys
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -20,7 +21,7 @@ from .application import connections
 from .embedded import explain_full_disk
 from .guard import guard, sever, stand
 from .project import PREFIX, check_project, project
-from .record import CLONED, LEFT, RETRY, Record, begin
+from .record import CLONED, LEFT, RETRY, Record, begin, wide_fixtures
 from .refusals import MARKER, SetUpError, set_up_error
 from .report import RECORD, refusals_fail
 from .steps import found, hand_over, schema_once
@@ -183,3 +184,17 @@ def pytest_runtest_setup(item: pytest.Item) -> Any:
     item.stash[RECORD] = begin(Record(is_marked or bool(again), again, kept))
     stand(down=not is_ours(item))
     return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Any:
+    """Remember which fixture is set up that lives longer than a test, to name it in a refusal."""
+    __tracebackhide__ = True
+    if fixturedef.scope == "function":
+        return (yield)
+    file = Path(inspect.getfile(inspect.unwrap(fixturedef.func))).name
+    wide_fixtures.append(f"the {fixturedef.scope} fixture {fixturedef.argname!r} in {file}")
+    try:
+        return (yield)
+    finally:
+        wide_fixtures.pop()

@@ -50,6 +50,8 @@ class Record:
 
 
 _running = Record()
+# The fixtures that live longer than a test and are being set up, the innermost last.
+wide_fixtures: list[str] = []
 
 
 def running() -> Record:

@@ -20,6 +20,10 @@ from .refusals import SetUpError
 
 RECORD = pytest.StashKey[Record]()  # of a test's last run
 WRONG = "the set-up is wrong: "
+SCOPE = (
+    "A fixture that lives longer than a test asks for one of the test's own, such as db, client or "
+    "override_get_db. Leave out its scope=, and that of the fixtures that ask for it."
+)
 MANY = 10  # tests that ran again, from which on a suite may as well start with real commits
 
 
@@ -69,6 +73,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
     if call.excinfo and isinstance(error := call.excinfo.value, SetUpError):
         item.session.shouldfail = "the set-up is wrong"
         report.longrepr = f"{WRONG}{error}"
+    if report.failed and "ScopeMismatch" in report.longreprtext:
+        report.sections.insert(0, ("What to do about the scope", SCOPE))
     refused = [f"Refused: {text}" for text in record.texts(REFUSED, RETRY)]
     record.outcomes[call.when] = report.outcome  # the last of a phase; subtests report before
     if call.when == "teardown":
