@@ -16,6 +16,7 @@ cleaning       how they are found and deleted
 rollback       the first path: one transaction, rolled back
 fidelity       whether rollback shows what the app's connections would
 savepoint      how sessions share it
+settings       which statements may make settings
 pill           how the server keeps it from being committed
 clone          a database of this process, in which one test at a time works
 template       the schema, created once

@@ -68,6 +68,7 @@ def guard(application: Application) -> Iterator[None]:
         return None if _is_down else connect_as_allowed(application, dialect, record, args, to)
 
     listeners: dict[str, Any] = {
+        "handle_error": explain_lock,
         "do_connect": connect,
         "commit": tell_of_commit,
     }
@@ -125,6 +126,16 @@ def tell_of_commit(connection: sa.Connection) -> None:
     """Tell who wants to hear it that somebody commits."""
     for hear in _hearing:
         hear(connection)
+
+
+def explain_lock(context: sa.ExceptionContext) -> None:
+    """Say who holds a lock that was waited for too long."""
+    if sqlstate(context.original_exception) == "55P03":  # lock_not_available
+        told = context.sqlalchemy_exception or context.original_exception
+        told.add_note(
+            "Another session of this test holds the lock, such as that of db: commit or close it "
+            "first.\nWhat a fixture deletes at its end is gone without it."
+        )
 
 
 @contextmanager

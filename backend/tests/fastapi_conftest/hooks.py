@@ -21,7 +21,7 @@ from .application import connections
 from .embedded import explain_full_disk
 from .guard import guard, sever, stand
 from .project import PREFIX, check_project, project
-from .record import CLONED, LEFT, RETRY, Record, begin, wide_fixtures
+from .record import CLONED, LEFT, RETRY, Record, begin, running, wide_fixtures
 from .refusals import MARKER, SetUpError, set_up_error
 from .report import RECORD, refusals_fail
 from .steps import found, hand_over, schema_once
@@ -184,6 +184,17 @@ def pytest_runtest_setup(item: pytest.Item) -> Any:
     item.stash[RECORD] = begin(Record(is_marked or bool(again), again, kept))
     stand(down=not is_ours(item))
     return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Any:
+    """Note that the test itself runs, and none of its fixtures."""
+    __tracebackhide__ = True
+    running().is_called = True
+    try:
+        return (yield)
+    finally:
+        running().is_called = False
 
 
 @pytest.hookimpl(wrapper=True)

@@ -26,6 +26,7 @@ class Record:
     first_refusal: str = ""  # of the run before this one, where this is the second
     notes: list[tuple[str, str]] = field(default_factory=list)
     outcomes: dict[str, str] = field(default_factory=dict)  # of the phases
+    is_called: bool = False  # the test itself runs, and none of its fixtures
 
     def note(self, kind: str, text: str) -> None:
         """Note something for the report."""

@@ -6,9 +6,9 @@ the test that runs; without a test, whatever asks for a statement is refused.
 
 from __future__ import annotations
 
-import re
+import asyncio
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -25,21 +25,7 @@ from .project import project
 from .record import LEFT, NEVER_GIVEN_BACK, NOT_CALLED, RETRY, running
 from .refusals import refuse
 from .savepoint import LOST, UNDO, Facts, Savepoint
-
-# What may make settings; `survey` adds the routines of the schema whose bodies do, or call those. A
-# false alarm costs no more than a second run.
-SETS = r"(^|\*/|;)\s*((RE)?SET|DO)\b|\bset_\w+\s*\("
-ROUTINES = r"""
-    WITH RECURSIVE routines AS (
-      SELECT proname, lanname, concat(prosrc, pg_get_function_sqlbody(p.oid)) AS body
-      FROM pg_proc AS p JOIN pg_language AS l ON l.oid = prolang
-      WHERE lanname NOT IN ('internal', 'c') AND pronamespace <> 'pg_catalog'::regnamespace
-    ), setters AS (
-      SELECT proname FROM routines
-      WHERE body ~* '\m(set|reset|execute)' OR lanname NOT IN ('sql', 'plpgsql')
-      UNION SELECT r.proname FROM routines AS r JOIN setters AS s ON strpos(body, s.proname) > 0
-    ) SELECT proname FROM setters
-"""
+from .settings import that_tell_settings
 
 
 class Rollback(Clone):
@@ -100,18 +86,14 @@ class Rollback(Clone):
     def note_facts(self, own: sa.Connection) -> None:
         """Note what the savepoints of this connection have to know."""
         settings, _ = settings_when_new(own.connection.dbapi_connection)
-        commit = f"{settings}; RELEASE {SAVEPOINT}; {SAVEPOINT}"
-        self.facts = Facts(commit, self.are_deferrable, self.may_set)
+        self.facts = Facts(settings, self.are_deferrable, *self.tell_settings)
 
     async def survey(self, connection: AsyncConnection) -> None:
         """Note what may make settings, and whether PostgreSQL leaves anything to the COMMIT."""
         await super().survey(connection)
         query = "SELECT EXISTS (SELECT FROM pg_constraint WHERE condeferrable)"
         self.are_deferrable = bool(await connection.scalar(sa.text(query)))
-        routines = [re.escape(name) for name in await connection.scalars(sa.text(ROUTINES))]
-        sets = "|".join([SETS, *(rf'\b{name}"?\s*\(' for name in routines)])
-        search = re.compile(sets, re.IGNORECASE | re.MULTILINE).search
-        self.may_set = lru_cache(1_000)(search)  # an app has some hundred statements
+        self.tell_settings = await that_tell_settings(connection)
 
     async def begin(self) -> AsyncConnection:
         """Begin the transaction of a test, and set its savepoint, in one round trip."""
@@ -154,10 +136,20 @@ class Rollback(Clone):
             await connection.close()  # it is not for the next test
         return None
 
-    def note_checkout(self, _new: Any, _record: object, mine: PoolProxiedConnection) -> None:
-        """Let the test that runs know this connection as one of its own."""
+    def note_checkout(self, new: Any, _record: object, mine: PoolProxiedConnection) -> None:
+        """Let the test that runs know this connection as one of its own.
+
+        Here others go on, as while a pool connects: two tasks that share a session fail as they
+        would in production.
+        """
         if self.savepoint:
             self.savepoint.known.setdefault(mine)
+            try:
+                new.run_async(lambda _: asyncio.sleep(0))
+            except asyncio.CancelledError:  # the pool would close the connection: once more, later
+                if task := asyncio.current_task():
+                    task.uncancel()
+                    task.cancel()
 
     def execute(self, name: str, *arguments: Any) -> bool:
         """Execute a statement in the savepoint of the test that runs."""
@@ -183,7 +175,9 @@ class Rollback(Clone):
 
         def change_or_refuse(connection: Any, value: Any) -> None:
             if self.savepoint and self.savepoint.shared is connection and value:
-                refuse("isolation level and access mode of a test's transaction are fixed.")
+                self.savepoint.refuse(
+                    "isolation level and access mode of a test's transaction are fixed."
+                )
             change(connection, value)
 
         return change_or_refuse
@@ -191,7 +185,7 @@ class Rollback(Clone):
     def get_driver_connection(self, of: Any) -> Any:
         """Refuse the connection of the driver, by which a session could work unseen."""
         if self.savepoint:
-            refuse("the driver's own connection.")
+            self.savepoint.refuse("the driver's own connection.")
         return of.driver_connection
 
     @staticmethod
