@@ -83,14 +83,15 @@ class Project:
         lines = "".join(f"\n    {line}" for line in body.splitlines())
         self.isolate("make_engine=make", f"{imports}\n\ndef make(url, **options):{lines}\n")
 
+    def use_driver(self, driver: str) -> None:
+        """Have the application use another driver, and the tests, too."""
+        self.replace("app/db.py", "postgresql+asyncpg", f"postgresql+{driver}")
+
     def app_engine(self, lines: str, options: str = "") -> None:
         """Have the application make its engine with these options, and do this with it."""
-        url = '"postgresql+asyncpg://nobody@127.0.0.1:1/production"'
-        self.replace(
-            "app/db.py",
-            f"engine = create_async_engine({url})\n",
-            f"import sqlalchemy as sa\nengine = create_async_engine({url}, {options})\n{lines}\n",
-        )
+        made = '://nobody@127.0.0.1:1/production")\n'
+        self.replace("app/db.py", made, made.replace(")\n", f", {options})\n{lines}\n"))
+        self.write("app/db.py", f"import sqlalchemy as sa\n{self.read('app/db.py')}")
 
     def extend_schema(self, schema: str) -> None:
         """Have the schema consist of these statements, too."""

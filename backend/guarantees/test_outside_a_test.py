@@ -163,3 +163,13 @@ def test_it(headers): pass
 
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*ScopeMismatch*", "*Leave out its scope=*"])
+
+
+@pytest.mark.parametrize("option", ["--fixtures", "--fixtures-per-test", "--collect-only"])
+def test_looking_at_the_fixtures_needs_no_server(project: Project, option: str) -> None:
+    project.environment["TEST_DATABASE_URL"] = NO_SERVER
+    project.write("tests/test_it.py", "async def test_it(db): pass\n")
+
+    result = project.run(option)
+
+    assert result.ret == pytest.ExitCode.OK

@@ -1,8 +1,12 @@
 """Promise 3: sessions take turns as connections would, and nothing waits for ever."""
 
+import pytest
+
 from guarantees.factories import write_on_both_paths, write_tests
 from guarantees.project import Project
 from guarantees.report import UNCOMMITTED, causes, ran_again
+
+pytestmark = pytest.mark.usefixtures("each_driver")
 
 
 def test_a_race_that_production_loses_is_not_won(project: Project) -> None:

@@ -19,7 +19,7 @@ from .administrator import Administrator
 from .application import OUTSIDE, Connections, Target
 from .guard import open_engine
 from .project import project
-from .record import CLONED, running
+from .record import CLONED, NOT_IN_FORCE, running
 from .refusals import Refusal, set_up_error
 from .server import check_database
 from .template import Template
@@ -28,6 +28,27 @@ Seed = Callable[[Any], Any]  # of a session, which may be asynchronous or not
 SEQUENCES = """
     SELECT format('SELECT %s, last_value, is_called FROM %s', seqrelid::oid, seqrelid::regclass)
     FROM pg_sequence
+"""
+
+ABOVE_POLICIES = """
+    SELECT rolname FROM pg_roles WHERE rolname = coalesce(:owner, current_user)
+      AND (rolsuper OR rolbypassrls) AND EXISTS (SELECT FROM pg_policy)
+"""
+# What CREATE DATABASE does not copy from its template: settings and privileges of the database.
+OF_THE_DATABASE = """
+    WITH it AS (SELECT * FROM pg_database WHERE datname = :source)
+    SELECT format('ALTER %s SET %I = %s',
+      CASE WHEN setrole = 0 THEN format('DATABASE %I', :to ::text)
+        ELSE format('ROLE %I IN DATABASE %I', pg_get_userbyid(setrole), :to ::text) END,
+      split_part(setting, '=', 1), CASE WHEN split_part(setting, '=', 1) IN ('search_path')
+        THEN substr(setting, strpos(setting, '=') + 1)
+        ELSE quote_literal(substr(setting, strpos(setting, '=') + 1)) END)
+    FROM pg_db_role_setting, unnest(setconfig) AS setting, it WHERE setdatabase = it.oid
+    UNION ALL SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC', :to ::text)
+    FROM it WHERE datacl IS NOT NULL
+    UNION ALL SELECT format('GRANT %s ON DATABASE %I TO %s', privilege_type, :to ::text,
+      CASE WHEN grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END)
+    FROM it, aclexplode(datacl)
 """
 
 
@@ -46,7 +67,7 @@ class Clone(ABC):
         self.name, self.template = admin.name(label), template.name
         self.admin, self.connections = admin, connections
         self.seeds: list[Seed] = []
-        self.url = admin.engine.url.set(database=self.name)
+        self.url = admin.url(self.name)
         self.target: Target | None = None
 
     async def start_test(self) -> Any:
@@ -75,7 +96,9 @@ class Clone(ABC):
         """Clone the template, and seed the clone by the application's own sessions."""
         await self.drop()
         await self.admin.create(self.name, self.template)
-        engine = open_engine(self.url)
+        for statement in await self.admin.ask(OF_THE_DATABASE, source=self.template, to=self.name):
+            await self.admin.run(statement)
+        engine = open_engine(self.admin.own_url(self.name))
         try:
             async with engine.connect() as connection:
                 await check_database(connection, self.name)
@@ -84,6 +107,7 @@ class Clone(ABC):
                 for seed in self.seeds:
                     await run_seed(seed)
             async with engine.connect() as connection:
+                await connection.execution_options(isolation_level="AUTOCOMMIT")
                 await self.survey(connection)
                 await self.connections.end(connection)
         finally:
@@ -94,7 +118,12 @@ class Clone(ABC):
         self.target = target
 
     async def survey(self, connection: AsyncConnection) -> None:
-        """Note where the sequences stand, which no rollback moves back."""
+        """Note where the sequences stand, which no rollback moves back, and who is above policies.
+
+        connection: in autocommit, so that thousands of tables do not fill the table of locks.
+        """
+        for role in await connection.scalars(sa.text(ABOVE_POLICIES), {"owner": self.admin.owner}):
+            running().note(NOT_IN_FORCE, f"the role {role} is above it: name another for the tests")
         queries = " UNION ALL ".join(await connection.scalars(sa.text(SEQUENCES)))
         rows = (await connection.execute(sa.text(queries))).all() if queries else []
         values = ", ".join(f"({oid}, {last}, {called})" for oid, last, called in rows)

@@ -23,17 +23,35 @@ from .steps import worker_of
 
 @pytest.fixture(autouse=True)
 def overrides_end_with_the_test() -> Iterator[None]:
-    """The overrides of dependencies that a test makes end with it."""
-    app = project().app
-    if app is None:
-        yield
-        return
-    overrides = app.dependency_overrides
-    before = dict(overrides)
+    """What a test overrides in the application ends with it, and so does `app.state`.
+
+    That of mounted applications, too.
+    """
+    before = [(app, app.dependency_overrides, state_of(app)) for app in applications()]
+    copies = [(dict(overrides), dict(state)) for _, overrides, state in before]
     yield
-    app.dependency_overrides = overrides
-    overrides.clear()
-    overrides.update(before)
+    for (app, overrides, state), (own, attributes) in zip(before, copies, strict=True):
+        app.dependency_overrides = overrides
+        for it, was in (overrides, own), (state, attributes):
+            it.clear()
+            it.update(was)
+
+
+def applications() -> Iterator[Any]:
+    """Yield the application, and those that are mounted in it, at any depth."""
+    found = [project().app] if project().app else []
+    for app in found:
+        for route in getattr(app, "routes", ()):
+            mounted = getattr(route, "app", None)
+            if hasattr(mounted, "dependency_overrides") and mounted not in found:
+                found.append(mounted)
+    yield from found
+
+
+def state_of(app: Any) -> dict[str, Any]:
+    """Return the attributes of `app.state`."""
+    state: dict[str, Any] = vars(app.state)["_state"]
+    return state
 
 
 @pytest.fixture
@@ -59,5 +77,5 @@ async def empty_database(engine: Any) -> AsyncIterator[sa.URL]:
     name = admin.name(f"empty{secrets.token_hex(4)}")
     await admin.create(name, "template0")
     with open_to_everybody(name):
-        yield admin.engine.url.set(database=name)
+        yield admin.url(name)
     await admin.drop(name)

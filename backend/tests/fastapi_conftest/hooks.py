@@ -21,13 +21,14 @@ from .application import connections
 from .embedded import explain_full_disk
 from .guard import guard, sever, stand
 from .project import PREFIX, check_project, project
-from .record import CLONED, LEFT, RETRY, Record, begin, running, wide_fixtures
+from .record import REFUSED, RETRY, Record, begin, running, wide_fixtures
 from .refusals import MARKER, SetUpError, set_up_error
 from .report import RECORD, refusals_fail
 from .steps import found, hand_over, schema_once
-from .template import Template
+from .template import Template, sweep_after
 
 LOOP_SCOPES = ("asyncio_default_fixture_loop_scope", "asyncio_default_test_loop_scope")
+FIXTURES_A_TEST = "show_fixtures_per_test"
 ON_ONE_LOOP = pytest.mark.asyncio(loop_scope="session")
 
 
@@ -95,9 +96,14 @@ def is_ours(item: pytest.Item) -> bool:
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Prepare the server before xdist's workers start: only they will know whether it is needed."""
-    if session.config.getoption("tx", default=None) and not session.config.option.collectonly:
+    if session.config.getoption("tx", default=None) and not only_looks(session.config):
         with suppress(SetUpError):
             prepare_schema(session.config)
+
+
+def only_looks(config: pytest.Config) -> bool:
+    """Tell whether no test is to run."""
+    return any(config.getoption(name) for name in ("collectonly", "showfixtures", FIXTURES_A_TEST))
 
 
 def prepare_schema(config: pytest.Config) -> None:
@@ -112,6 +118,14 @@ def pytest_configure_node(node: Any) -> None:  # xdist may not be installed
     """Hand the template to an xdist worker, which then neither starts nor checks a server."""
     it = found()  # since pytest_sessionstart
     node.workerinput[PREFIX] = it if isinstance(it, str) else tuple(it or ())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(error: object) -> None:  # xdist may not be installed
+    """Drop the databases that a worker has left which has crashed."""
+    if error and isinstance(template := found(), Template):
+        with suppress(Exception):  # else the next run does it
+            asyncio.run(sweep_after(template))
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -157,7 +171,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             hand_over(handed if isinstance(handed, str) else Template(*handed))
         return
     is_needed = any("engine" in getattr(item, "fixturenames", ()) for item in session.items)
-    if is_needed and not session.config.option.collectonly:
+    if is_needed and not only_looks(session.config):
         prepare_schema(session.config)
 
 
@@ -180,7 +194,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Any:
     refused = [] if refusals_fail(item.config) else before.texts(RETRY)
     again = refused[0] if refused else before.first_refusal
     is_marked = item.get_closest_marker("fresh_database") is not None
-    kept = [(kind, text) for kind, text in before.notes if kind in (CLONED, LEFT)]
+    kept = [(kind, text) for kind, text in before.notes if kind not in (REFUSED, RETRY)]
     item.stash[RECORD] = begin(Record(is_marked or bool(again), again, kept))
     stand(down=not is_ours(item))
     return (yield)

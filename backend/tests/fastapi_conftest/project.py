@@ -163,10 +163,7 @@ def wrong_arguments(told: Project) -> Iterator[tuple[str, str]]:
         yield f"sessions is {told.sessions!r}, not a list of factories", "sessions=[SessionLocal]"
         return
     for factory in told.sessions:
-        if not issubclass(getattr(factory, "class_", object), AsyncSession | Session):
-            yield f"{factory!r} is no factory of sessions", "list a sessionmaker"
-        elif not issubclass(factory.class_, AsyncSession) and not factory.kw.get("bind"):
-            yield f"{factory!r} is synchronous and has no engine", "sessionmaker(bind=engine)"
+        yield from wrong_factory(factory)
     if not isinstance(told.metadata, sa.MetaData):
         yield f"metadata is {told.metadata!r}, not a MetaData", "metadata=Base.metadata"
     for name in ("create_schema", "make_engine"):
@@ -176,6 +173,14 @@ def wrong_arguments(told: Project) -> Iterator[tuple[str, str]]:
         if isinstance(it := getattr(told, name), str | Path):
             yield f"{name} is {it!r}, not a list", f"{name}=[{it!r}]"
     yield from missing_files(told)
+
+
+def wrong_factory(factory: Any) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with a session factory, with what to write."""
+    if not issubclass(getattr(factory, "class_", object), AsyncSession | Session):
+        yield f"{factory!r} is no factory of sessions", "list a sessionmaker"
+    elif not issubclass(factory.class_, AsyncSession) and not factory.kw.get("bind"):
+        yield f"{factory!r} is synchronous and has no engine", "sessionmaker(bind=engine)"
 
 
 def missing_files(told: Project) -> Iterator[tuple[str, str]]:

@@ -33,7 +33,7 @@ class RealCommits(Clone):
         super().__init__(*arguments)
         self.own = like(self.connections.engines[0])
         self.connections.adopt(self.own.dialect)
-        self.cleaner = open_engine(self.url, **ONE_CONNECTION)
+        self.cleaner = open_engine(self.admin.own_url(self.name), **ONE_CONNECTION)
 
     async def survey(self, connection: Any) -> None:
         """Note what the seeding has left."""

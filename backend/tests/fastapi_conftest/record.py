@@ -13,6 +13,7 @@ from typing import Any
 REFUSED, RETRY, CLONED, LEFT = "refused", "retry", "cloned anew", "left"
 ENDS_THE_RUN = "ends the run"
 NOT_CALLED = "not called by rollback"
+NOT_IN_FORCE = "row-level security not in force"
 BY_FLAW = "real commits for all"
 ENDED = "connection ended after the test"
 NEVER_GIVEN_BACK = "a connection that was never given back"

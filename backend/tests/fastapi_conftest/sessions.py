@@ -15,6 +15,7 @@ from weakref import WeakSet
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import ORMExecuteState, Session
+from sqlalchemy.orm.attributes import set_committed_value
 
 from .guard import hearing_commits, some_are_open
 from .record import LEFT, running
@@ -55,6 +56,14 @@ async def no_task_outlives_this() -> AsyncIterator[None]:
         refuse(problem, "Await its end.")
 
 
+def relationships_loaded(session: Session) -> Iterator[tuple[Any, str, Any]]:
+    """Yield the relationships that the objects of a session have loaded, with their values."""
+    for one in session.identity_map.values():
+        state = sa.inspect(one)
+        for name in set(state.mapper.relationships.keys()) - state.unloaded:
+            yield one, name, state.dict[name]
+
+
 @contextmanager
 def selecting_anew(session: Session | AsyncSession) -> Iterator[None]:
     """Have a session refresh what it has loaded and selects again, once another has committed.
@@ -64,19 +73,28 @@ def selecting_anew(session: Session | AsyncSession) -> Iterator[None]:
 
     session: the test's own; asynchronous or not.
     """
-    sync_session = getattr(session, "sync_session", session)
+    sync_session: Session = getattr(session, "sync_session", session)
     own, others_committed = WeakSet[sa.Connection](), False
 
     def note(connection: sa.Connection) -> None:
         nonlocal others_committed
         others_committed |= connection not in own
 
-    def refresh(state: ORMExecuteState) -> None:
+    def refresh(state: ORMExecuteState) -> Any:
         is_of_test = not (state.is_column_load or state.is_relationship_load)
+        is_whole = not {"stream_results", "yield_per"} & state.execution_options.keys()
         may_be_stale = others_committed or some_are_open()
         # Without a flush before it, it would overwrite what the test has changed.
-        if may_be_stale and state.is_select and is_of_test and sync_session.autoflush:
-            state.update_execution_options(populate_existing=True)
+        if not (may_be_stale and state.is_select and is_of_test and sync_session.autoflush):
+            return None
+        if not (is_whole and state.is_orm_statement):
+            return None
+        loaded = [*relationships_loaded(sync_session)]
+        result = state.invoke_statement(execution_options={"populate_existing": True}).freeze()
+        for one, name, value in loaded:
+            if name in sa.inspect(one).unloaded:
+                set_committed_value(one, name, value)
+        return result()
 
     def begin(_session: Any, _transaction: Any, connection: sa.Connection) -> None:
         own.add(connection)

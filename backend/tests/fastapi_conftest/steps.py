@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any
 
-import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from .administrator import Administrator
@@ -42,6 +41,12 @@ async def schema_once(*, rebuild: bool = False) -> Template:
             _found.append(str(error))
     if isinstance(found := _found[0], str):
         raise SetUpError(found)
+    if unknown := sorted(project().metadata.tables.keys() - set(found.tables)):
+        problem = (
+            f"Only this process knows the tables {', '.join(unknown)}, not what built the schema"
+        )
+        fix = "import the modules of these models above isolate(...)"
+        raise set_up_error(problem, f"{fix} in {project().conftest}")
     return found
 
 
@@ -107,7 +112,7 @@ async def clone_for_this_worker(template: Template) -> AsyncIterator[Worker]:
     test that runs; without a test, it is refused.
     """
     async with AsyncExitStack() as stack:
-        admin = await stack.enter_async_context(aclosing(Administrator(sa.make_url(template.url))))
+        admin = await stack.enter_async_context(aclosing(template.administrator()))
         worker = Worker(template, admin, connections())
         stack.push_async_callback(worker.drop)
         _workers.append(worker)
