@@ -383,7 +383,8 @@ async def test_4_look(db):
     other.communicate()
 
 async def test_5_another_program_idles(fresh_database_url):
-    await start(fresh_database_url, "CREATE TABLE of_other (); INSERT INTO users (email) VALUES ('o')")  # noqa: E501
+    script = "CREATE TABLE of_other (); INSERT INTO users (email) VALUES ('o')"
+    await start(fresh_database_url, script)
 
 async def test_6_look(db):
     await look(db)

@@ -128,11 +128,13 @@ async def test_it(db):
 """,
     )
 
-    result = project.run()
+    again, final = project.run(), project.run("--refusals-fail")
 
-    result.assert_outcomes(passed=1)
-    assert ran_again(result)["test_it"].startswith(UNCOMMITTED)
+    again.assert_outcomes(passed=1)
+    assert ran_again(again)["test_it"].startswith(UNCOMMITTED)
     assert project.read("noted.txt") == "the end\n"
+    final.assert_outcomes(failed=1)
+    final.stdout.fnmatch_lines(["It was refused in a task that the test was waiting for."])
 
 
 def test_who_waits_too_long_for_another_session_is_told_for_which_statement(

@@ -71,9 +71,9 @@ def embedded_server_url() -> sa.URL:
     raise set_up_error(f"PostgreSQL cannot start: {problem}", fix)
 
 
-def explain_full_disk(context: sa.ExceptionContext) -> None:
+def explain_full_disk(context: sa.ExceptionContext, server: sa.URL) -> None:
     """Say what to do when memory or disk are full, whichever statement has met it."""
-    where = str(context.engine and context.engine.url.query.get("host", "its folder"))
+    where = str(server.query.get("host", "its folder"))
     full = False
     with suppress(OSError):  # another server's folder is none of ours
         full = PREFIX in where and shutil.disk_usage(where).free < 2**20

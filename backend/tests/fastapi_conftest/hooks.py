@@ -60,8 +60,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(stack.close)
     stack.enter_context(guard(connections()))
     stack.enter_context(connections().watched())
-    sa.event.listen(sa.Engine, "handle_error", explain_full_disk)
-    stack.callback(sa.event.remove, sa.Engine, "handle_error", explain_full_disk)
+    sa.event.listen(sa.Engine, "handle_error", explain_error)
+    stack.callback(sa.event.remove, sa.Engine, "handle_error", explain_error)
+
+
+def explain_error(context: sa.ExceptionContext) -> None:
+    """Say what to do about an error that is the machine's."""
+    template = found()
+    engine = context.engine.url if context.engine else "postgresql://"
+    explain_full_disk(context, sa.make_url(getattr(template, "url", engine)))
 
 
 def check_versions() -> None:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, NoReturn
 
 from sqlalchemy.pool import PoolProxiedConnection
@@ -21,7 +22,7 @@ from sqlalchemy.pool import PoolProxiedConnection
 from .drivers import finish, in_transaction, is_lost, sqlstate
 from .guard import ask
 from .pill import CHECK, CURSORS, ENDS, ONLY_HERE, PREPARED, SAVEPOINT
-from .record import running
+from .record import Record, running
 from .refusals import refuse
 
 UNDO = f"ROLLBACK TO {SAVEPOINT}"
@@ -35,6 +36,7 @@ ASK = """
 """
 # The same for what no lock shows.
 ASK_AFTER_TEXT = f"{ASK}; SELECT 1 / (NOT {PREPARED} AND NOT {CURSORS})::int"
+GRACE = 0.1  # seconds for a refusal to reach the test
 PATIENCE = 10  # seconds to wait for the statement of another session
 # What takes a lock that outlives its transaction: the server cannot tell then whose it is.
 takes_session_lock = lru_cache(1_000)(
@@ -81,13 +83,19 @@ class Savepoint:
         self.tasks_before = asyncio.all_tasks()
 
     def refuse(self, problem: str) -> NoReturn:
-        """Refuse a statement, and end this run of the test at once, whoever waits for it."""
+        """Refuse a statement, and end this run of the test soon, should nobody hear it."""
         __tracebackhide__ = True
-        mine = asyncio.current_task()
-        for task in asyncio.all_tasks() - self.tasks_before - {mine}:
-            if running().is_called:  # fixtures have to end in order
-                task.cancel()
+        cancel = partial(self.cancel_tasks, running())
+        loop = asyncio.get_running_loop()
+        # Not a timer of the loop, whose clock may stand still.
+        threading.Timer(GRACE, loop.call_soon_threadsafe, [cancel]).start()
         refuse(problem)
+
+    def cancel_tasks(self, record: Record) -> None:
+        """Cancel all tasks of the test, unless its fixtures end in order already."""
+        if record.is_called:
+            for task in asyncio.all_tasks() - self.tasks_before:
+                task.cancel()
 
     @contextmanager
     def turn(self, mine: PoolProxiedConnection, statement: str) -> Iterator[None]:
