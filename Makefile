@@ -7,8 +7,6 @@ WINDOWS := $(filter Windows_NT,$(OS))
 PYTHON ?= $(if $(WINDOWS),python,python3)
 # Passed through to the command of the target, as in: make test-backend ARGS="-k login"
 ARGS ?=
-# Your copy of the conftest, as in: make upgrade FILE=../yours/tests/conftest.py
-FILE ?=
 # A part of the suite, as in: make test-shard SHARD=2/4
 SHARD ?=
 # The number of workers of test-parallel, as in: make test-parallel N=4
@@ -18,6 +16,7 @@ SCRIPTS := $(if $(WINDOWS),Scripts,bin)
 BIN := .venv/$(SCRIPTS)
 READY := .venv/.ready
 DURATIONS := backend/tests/.test_durations
+FOLDER := */tests/conftest.py,*/tests/fastapi_conftest/*
 LOCK := --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
 	--custom-compile-command "make lock" --upgrade
 export PYTHONPATH := backend
@@ -91,10 +90,6 @@ merge-shards: $(READY) #- Merge what is in shards/; fails unless every test of t
 durations: $(READY) #- Record how long each test takes, by which the suite is split
 	$(BIN)/pytest backend/tests --store-durations --clean-durations --durations-path $(DURATIONS)
 
-.PHONY: model
-model: $(READY) #- How far workers and shards go: wall times of larger suites; what a shard costs: ARGS="--shard-s 60"
-	$(BIN)/python -m ci.model $(ARGS)
-
 # --- Comparison
 
 .PHONY: compare
@@ -120,19 +115,6 @@ benchmark: .venv-charts/.ready .venv-rivals/.ready #- All strategies, rivals, li
 .PHONY: benchmark-rivals
 benchmark-rivals: .venv-charts/.ready .venv-rivals/.ready #- The rivals alone
 	.venv-charts/bin/python -m benchmark rivals $(ARGS)
-
-# --- Your own copy
-
-.PHONY: upgrade
-upgrade: ## Bring your copy to this version, your block untouched: FILE=../yours/tests/conftest.py
-	@[[ -n "$(FILE)" ]] || { echo "Say which file: make upgrade FILE=../yours/tests/conftest.py" >&2; exit 1; }
-	@$(NEW_ENOUGH)
-	@$(PYTHON) -m upgrade "$(FILE)" $(ARGS)
-
-.PHONY: blocks
-blocks: #- Write the blocks of the shapes into docs/blocks.md
-	@$(NEW_ENOUGH)
-	@$(PYTHON) -m upgrade.blocks
 
 # --- Application
 
@@ -185,13 +167,14 @@ docs-check: $(READY) #- Links, anchors, commands and code of README and docs
 	$(BIN)/pytest backend/guarantees/test_docs.py $(ARGS)
 
 .PHONY: coverage
-coverage: $(READY) #- The suite and the guarantees, and how much of app and conftest they reach
+coverage: $(READY) #- The suite on both paths and the guarantees, and how much of app and folder they reach
 	$(BIN)/coverage erase
 	$(BIN)/coverage run --include "backend/app/*" -m pytest backend/tests
-	$(BIN)/coverage run --include "*/tests/conftest.py" -m pytest backend/guarantees \
+	$(BIN)/coverage run --include "backend/app/*" -m pytest backend/tests --real-commits
+	$(BIN)/coverage run --include "$(FOLDER)" -m pytest backend/guarantees \
 		--ignore backend/guarantees/test_drop_in.py -n $(N)
 	$(BIN)/coverage report --include "backend/app/*" --fail-under 97
-	$(BIN)/coverage report --include "backend/tests/conftest.py" --fail-under 97
+	$(BIN)/coverage report --include "backend/tests/*" --fail-under 97
 
 .PHONY: audit
 audit: .venv-audit/.ready #- Known vulnerabilities of the pinned packages (needs the network)
@@ -199,10 +182,6 @@ audit: .venv-audit/.ready #- Known vulnerabilities of the pinned packages (needs
 
 .PHONY: check
 check: lint coverage shapes ## What CI runs: lint, types, all tests with their coverage
-
-.PHONY: workflow
-workflow: $(READY) #- The steps of the CI workflow, here and in order, each job in a fresh clone
-	$(BIN)/python -m ci.workflow $(ARGS)
 
 # --- Housekeeping
 
@@ -215,7 +194,7 @@ lock: #- Pin the newest packages that pyproject.toml allows (needs uv)
 	uv pip compile pyproject.toml --group shapes $(LOCK) -o locks/shapes.lock
 	uv pip compile pyproject.toml --group charts $(LOCK) -o locks/charts.lock
 	uv pip compile pyproject.toml --group rivals $(LOCK) -o locks/rivals.lock
-	uv pip compile pyproject.toml --group test --group benchmark $(LOCK) --resolution lowest-direct \
+	uv pip compile pyproject.toml --group test --group drivers --group benchmark $(LOCK) --resolution lowest-direct \
 		-o locks/lowest.lock
 
 .PHONY: clean
@@ -250,7 +229,8 @@ endef
 # The direct dependencies without a lock file.
 UNLOCKED = $(PYTHON) -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb")); \
 	groups = project["dependency-groups"]; \
-	print(*project["project"]["dependencies"], *groups["test"], *groups["benchmark"], sep="\n")'
+	print(*project["project"]["dependencies"], *groups["test"], *groups["drivers"], \
+	*groups["benchmark"], sep="\n")'
 
 .venv/.ready: locks/dev.lock
 	$(call INSTALL,--require-hashes -r $<)

@@ -73,7 +73,7 @@ def selecting_anew(session: Session | AsyncSession) -> Iterator[None]:
 
     session: the test's own; asynchronous or not.
     """
-    sync_session: Session = getattr(session, "sync_session", session)
+    sync_session = session.sync_session if isinstance(session, AsyncSession) else session
     own, others_committed = WeakSet[sa.Connection](), False
 
     def note(connection: sa.Connection) -> None:
