@@ -15,7 +15,7 @@ def add_admin(session):
 
 @pytest_asyncio.fixture(scope="session")
 async def roles(engine: Engine) -> None:
-    await seed_once(engine, add_admin)
+    await fc.seed_once(engine, add_admin)
 
 
 """
@@ -62,7 +62,6 @@ def test_its_tests_run_with_real_commits_from_the_start(
 
 def test_a_synchronous_function_seeds_it(synchronous: Project) -> None:
     conftest = synchronous.read(CONFTEST)
-    conftest = conftest.replace("    sessions_in,\n", "    seed_once,\n    sessions_in,\n")
     conftest = conftest.replace(
         "db_transaction(engine: Engine)", "db_transaction(engine: Engine, roles)"
     )
