@@ -38,7 +38,7 @@ ISOLATED = (
 )
 # Bytecode is known by second and size: a file rewritten at once would run as it was before.
 NO_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "1"}
-ISOLATE = "isolate(application, sessions=[SessionLocal], metadata=Base.metadata)\n"
+ISOLATE = "fc.isolate(application, sessions=[SessionLocal], metadata=Base.metadata)\n"
 
 
 class Project:
@@ -74,7 +74,7 @@ class Project:
 
     def isolate(self, arguments: str, before: str = "") -> None:
         """Give `isolate` further arguments, and the conftest lines that stand before the call."""
-        self.replace(CONFTEST, "\nisolate(", f"\n{before}\nisolate(")
+        self.replace(CONFTEST, "\nfc.isolate(", f"\n{before}\nfc.isolate(")
         self.replace(CONFTEST, "metadata=Base.metadata", f"metadata=Base.metadata, {arguments}")
 
     def make_engine(self, body: str) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from ci.summary import summary
-from guarantees.test_docs import ROOT, TARGETS
+from guarantees.pages import TARGETS
+from guarantees.project import ROOT
 
 yaml = pytest.importorskip("ruamel.yaml", reason="only the environment of `make lint` has it")
 JOBS: dict[str, Any] = yaml.YAML(typ="safe").load(ROOT / ".github" / "workflows" / "ci.yml")["jobs"]

@@ -140,8 +140,8 @@ def test_nothing_is_logged_where_the_application_logs_everything(
 ) -> None:
     project.replace(
         CONFTEST,
-        "\nisolate(",
-        "\nimport logging\nlogging.basicConfig(level=logging.DEBUG)\nisolate(",
+        "\nfc.isolate(",
+        "\nimport logging\nlogging.basicConfig(level=logging.DEBUG)\nfc.isolate(",
     )
     project.write("tests/test_it.py", QUICK)
 
