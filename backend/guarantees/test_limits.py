@@ -18,12 +18,13 @@ SEEN = {
     assert (await scalar(a, "SELECT now()") == first) is rolled_back
 """,
     "`NOTIFY`": """
-    heard = []
-    connection = await a.connection()
-    await scalar(b, "SELECT pg_notify('news', 'it')")
-    await b.commit()
-    waiting = "SELECT pg_notification_queue_usage() >= 0"
-    assert await scalar(a, waiting)
+    async with apps_engine.connect() as listener:
+        await scalar(listener, "LISTEN news")
+        await listener.commit()
+        heard = await scalar(listener, "SELECT count(*) FROM pg_listening_channels()")
+        await scalar(listener, "UNLISTEN news")
+        await listener.commit()
+    assert heard == (0 if rolled_back else 1)
 """,
     "transaction ids": """
     first = await scalar(a, "SELECT pg_current_xact_id()::text")
@@ -31,9 +32,10 @@ SEEN = {
     assert (await scalar(b, "SELECT pg_current_xact_id()::text") == first) is rolled_back
 """,
     "a setting with a dot in its name": """
-    await scalar(a, "SELECT set_config('app.other', '1', true)")
-    await a.rollback()
-    assert await scalar(a, "SELECT current_setting('app.other', true)") == ""
+    async with apps_engine.connect() as held:
+        await scalar(held, "SELECT set_config('app.other', '1', true)")
+        await held.rollback()
+        assert await scalar(held, "SELECT current_setting('app.other', true)") == ""
 """,
     "a row that the test has locked before": """
     await scalar(a, "SELECT id FROM users FOR UPDATE")
@@ -125,7 +127,6 @@ AGAIN = {
     "`SET` without `LOCAL`": """
     await scalar(a, "SET app.tenant = '1'")
     await a.commit()
-    assert await scalar(a, "SELECT current_setting('app.tenant', true)") == "1"
 """,
     "temporary objects": """
     await scalar(a, "CREATE TEMP TABLE short () ON COMMIT DROP")
@@ -134,8 +135,6 @@ AGAIN = {
 """,
     "`pg_advisory_lock`": """
     assert await scalar(a, "SELECT pg_try_advisory_lock(1)")
-    await a.commit()
-    await scalar(a, "SELECT 1")
     assert not await scalar(b, "SELECT pg_try_advisory_lock(1)")
 """,
     "`COMMIT`": """
