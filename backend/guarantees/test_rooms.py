@@ -2,10 +2,13 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import fastapi_conftest
 import pytest
+
+from guarantees.project import ROOT
 
 FOLDER = Path(fastapi_conftest.__file__).parent
 ROOMS = re.findall(r"^(\w+)  +\w.*$", str(fastapi_conftest.__doc__), re.MULTILINE)  # top to bottom
@@ -71,3 +74,23 @@ def test_only_rooms_about_pytest_know_it(room: str) -> None:
 @pytest.mark.parametrize("room", [*ROOMS, "__init__"])
 def test_no_room_knows_an_http_client(room: str) -> None:
     assert packages(room) & CLIENTS == set()
+
+
+@cache
+def reached(room: str) -> set[str]:
+    """Return the rooms that a room needs, by its own imports and by theirs."""
+    return set(rooms(room)).union(*(reached(each) for each in rooms(room)))
+
+
+def test_the_picture_has_each_import_that_does_not_follow_from_others() -> None:
+    page = (ROOT / "docs" / "how-it-works.md").read_text(encoding="utf-8")
+    drawn = re.findall(r"^ +(\w+) --> (\w+(?: & \w+)*)$", page, re.MULTILINE)
+
+    needed = {}
+    for room in ROOMS:
+        own = sorted(set(rooms(room)))
+        needed[room] = [each for each in own if not any(each in reached(other) for other in own)]
+
+    assert {room: sorted(to.split(" & ")) for room, to in drawn} == {
+        room: to for room, to in needed.items() if to
+    }
