@@ -21,6 +21,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmark import charts, sheets
+from benchmark.fidelity import RIVALS, fidelity
 from benchmark.interpreter import circumstances
 from benchmark.isolation import isolation, whole_tests
 from benchmark.runs import BACKEND, Rounds, Strategy, lines, rounds
@@ -28,7 +29,6 @@ from benchmark.server import server_url, server_version
 from benchmark.strategies import OURS, STRATEGIES
 
 RESULTS = BACKEND.parent / "docs" / "benchmarks"
-RIVALS = BACKEND / "benchmark" / "rivals"
 NAMES = ("ours", "recipe", "pytest_sqla", "pytest_postgresql", "py_pglite")
 RIVALS_PYTHON = BACKEND.parent / ".venv-rivals" / "bin" / "python"
 REPEATS = (1, 4, 20)  # of the reference suite
@@ -56,7 +56,10 @@ def measure_rivals(count: int, console: Console) -> dict[str, Any]:
         Strategy(name, (RIVALS / f"{name}.py",), python=RIVALS_PYTHON, tests=RIVALS / "neutral")
         for name in NAMES
     ]
-    return outcome(rounds(rivals, count, console)) | {"versions": rivals_versions()}
+    return outcome(rounds(rivals, count, console)) | {
+        "fidelity": {name: fidelity(name, RIVALS_PYTHON, console) for name in NAMES},
+        "versions": rivals_versions(),
+    }
 
 
 def rivals_versions() -> dict[str, str]:
@@ -136,8 +139,12 @@ def main() -> int:
         for sheet in sheets.of(part, result[part]):
             console.print(sheets.table(sheet))
     charts.draw(result, RESULTS)
-    page = RESULTS / "README.md"
+    page, readme = RESULTS / "README.md", BACKEND.parent / "README.md"
     page.write_text(sheets.filled_with(result, page.read_text(encoding="utf-8")), encoding="utf-8")
+    if "rivals" in result:
+        text = readme.read_text(encoding="utf-8")
+        table = sheets.markdown(sheets.fidelity(result["rivals"]["fidelity"]))
+        readme.write_text(sheets.filled(text, "fidelity", table), encoding="utf-8")
     for problem in failed.values():
         console.print(problem, style="red", markup=False)
     return 1 if failed else 0

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
+from benchmark.fidelity import behaviours
 from benchmark.strategies import LADDER
 
 Row = tuple[str, ...]
@@ -93,6 +94,15 @@ def rivals(measured: dict[str, Any]) -> list[Sheet]:
         for name, row in ranked
     ]
     return [Sheet("rivals", columns, rows + failures(measured, columns))]
+
+
+def fidelity(measured: dict[str, dict[str, bool]]) -> Sheet:
+    """Return what production does, and which rivals show it."""
+    rows = [
+        (said, *("yes" if shown[test] else "**no**" for shown in measured.values()))
+        for test, said in behaviours().items()
+    ]
+    return Sheet("fidelity", ("in production", *measured), rows)
 
 
 def failures(measured: dict[str, Any], columns: Row) -> list[Row]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from py_pglite import PGliteConfig
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from benchmark.rivals.neutral.models import Base
 
@@ -49,3 +49,11 @@ async def tables(pglite_async_engine: AsyncEngine) -> None:
 def session(tables: None, pglite_async_session: AsyncSession) -> AsyncSession:
     """Its own session, as it is."""
     return pglite_async_session
+
+
+@pytest.fixture
+def sessions(
+    tables: None, pglite_async_session: AsyncSession, pglite_async_engine: AsyncEngine
+) -> async_sessionmaker[AsyncSession]:
+    """Sessions on its engine; its own session is what truncates the tables."""
+    return async_sessionmaker(pglite_async_engine)

@@ -15,7 +15,7 @@ import pytest_asyncio
 from psycopg import AsyncConnection
 from pytest_postgresql import factories
 from sqlalchemy import create_engine, make_url
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
 from benchmark.rivals.neutral.models import Base
 
@@ -43,9 +43,15 @@ clone = factories.postgresql_async("template")
 
 
 @pytest_asyncio.fixture
-async def session(clone: AsyncConnection) -> AsyncIterator[AsyncSession]:
-    """A session on the test's own clone."""
+async def sessions(clone: AsyncConnection) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
+    """Sessions on the test's own clone."""
     engine = create_async_engine(SERVER.set(database=clone.info.dbname))
-    async with AsyncSession(engine) as session:
-        yield session
+    yield async_sessionmaker(engine)
     await engine.dispose()
+
+
+@pytest_asyncio.fixture
+async def session(sessions: async_sessionmaker[AsyncSession]) -> AsyncIterator[AsyncSession]:
+    """The session of a test."""
+    async with sessions() as session:
+        yield session

@@ -9,7 +9,7 @@ https://github.com/sqla-native/pytest-sqla#using-it-with-database-fixtures (the 
 
 import pytest
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from benchmark.rivals.neutral.models import Base
 
@@ -41,3 +41,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def session(sqla_async_session: AsyncSession) -> AsyncSession:
     """Its own session, as it is."""
     return sqla_async_session
+
+
+@pytest.fixture
+def sessions(
+    sqla_async_sessionmaker: async_sessionmaker[AsyncSession],
+) -> async_sessionmaker[AsyncSession]:
+    """Its own session factory, as it is."""
+    return sqla_async_sessionmaker

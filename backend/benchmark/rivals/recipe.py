@@ -7,9 +7,16 @@ https://docs.sqlalchemy.org/en/20/orm/session_transaction.html#joining-a-session
 
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
 
 from benchmark.rivals.neutral.models import Base
 
@@ -27,10 +34,22 @@ async def engine(database_url: URL) -> AsyncIterator[AsyncEngine]:
 
 
 @pytest_asyncio.fixture
-async def session(engine: AsyncEngine) -> AsyncIterator[AsyncSession]:
-    """A session whose commits are savepoints, in a transaction that is rolled back."""
+async def connection(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection in a transaction that is rolled back."""
     async with engine.connect() as connection:
         transaction = await connection.begin()
-        async with AsyncSession(connection, join_transaction_mode="create_savepoint") as session:
-            yield session
+        yield connection
         await transaction.rollback()
+
+
+@pytest.fixture
+def sessions(connection: AsyncConnection) -> async_sessionmaker[AsyncSession]:
+    """Sessions whose commits are savepoints."""
+    return async_sessionmaker(connection, join_transaction_mode="create_savepoint")
+
+
+@pytest_asyncio.fixture
+async def session(sessions: async_sessionmaker[AsyncSession]) -> AsyncIterator[AsyncSession]:
+    """The session of a test."""
+    async with sessions() as session:
+        yield session
