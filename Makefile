@@ -166,6 +166,11 @@ fix: $(READY) #- Mend what lint can mend by itself
 docs-check: $(READY) #- Links, anchors, commands and code of README and docs
 	$(BIN)/pytest backend/guarantees/test_docs.py $(ARGS)
 
+.PHONY: shapes-page
+shapes-page: #- Write the conftests of the shapes into docs/shapes.md
+	@$(NEW_ENOUGH)
+	@$(PYTHON) -m ci.shapes
+
 .PHONY: coverage
 coverage: $(READY) #- The suite on both paths and the guarantees, and how much of app and folder they reach
 	$(BIN)/coverage erase

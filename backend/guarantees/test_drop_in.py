@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from guarantees.project import HERE, REAL_CONFTEST, Project
+from guarantees.report import counts, ran_again
 
 SHAPES = HERE / "shapes"
 # How many tests each shape has, all of which pass; and which of them are variations of `plain`.
@@ -35,8 +36,10 @@ TESTS = {
     "src": 2,
     "strict_mode": 2,
     "swapped_engine": 5,
+    "sync_tests": 3,
     "synchronous": 6,
     "tenants": 3,
+    "test_client": 3,
     "two_apps": 3,
     "two_databases": 2,
     "user_manager": 4,
@@ -100,6 +103,18 @@ def test_another_driver_runs_on_workers_too(project: Project) -> None:
     result = project.run("-n", "2")
 
     result.assert_outcomes(passed=TESTS["psycopg"])
+
+
+def test_synchronous_tests_of_an_asynchronous_application_need_no_real_commits(
+    project: Project,
+) -> None:
+    lay_out(project, "sync_tests")
+
+    result = project.run()
+
+    result.assert_outcomes(passed=TESTS["sync_tests"])
+    assert counts(result) == (0, 0, 0)
+    assert ran_again(result) == {}
 
 
 @pytest.mark.usefixtures("folder")

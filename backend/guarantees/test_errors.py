@@ -162,6 +162,23 @@ def test_a_conftest_that_does_not_call_isolate_is_told(project: Project) -> None
     check(project.run(), "The conftest has not called isolate(...)", "isolate(app, sessions=")
 
 
+HOOK = "from fastapi_conftest import pytest_plugin_registered"
+
+
+@pytest.mark.parametrize("instead", ["# ", "def pytest_plugin_registered(): pass  # "])
+def test_a_conftest_that_does_not_hand_over_our_hooks_is_told(
+    project: Project, instead: str
+) -> None:
+    project.replace(CONFTEST, HOOK, instead)
+
+    result = project.run()
+
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        ["*pytest does not know the hooks of fastapi_conftest", f"*To mend it: {HOOK}, *"]
+    )
+
+
 def test_a_second_copy_in_the_run_is_told(project: Project) -> None:
     shutil.copytree(project.path / "tests", project.path / "second")
 

@@ -155,6 +155,14 @@ def check_project() -> None:
         raise set_up_error(problem, f"{fix}, {project().place}")
 
 
+def check_hooks() -> None:
+    """Refuse a conftest that has not handed over our hooks: its tests would wait for ever."""
+    if not _is_checked:
+        problem = "pytest does not know the hooks of fastapi_conftest"
+        fix = "from fastapi_conftest import pytest_plugin_registered"
+        raise set_up_error(problem, f"{fix}, and no hook of that name in {project().conftest}")
+
+
 def wrong_arguments(told: Project) -> Iterator[tuple[str, str]]:
     """Yield what is wrong with the arguments of `isolate`, each with what to write."""
     if told.app is not None and not hasattr(told.app, "dependency_overrides"):

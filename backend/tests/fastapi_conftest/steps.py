@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from .administrator import Administrator
 from .application import Connections, connections
 from .clone import Clone, Seed
-from .project import project
+from .project import check_hooks, project
 from .real_commits import RealCommits
 from .record import BY_FLAW, running
 from .refusals import SetUpError, set_up_error
@@ -34,6 +34,7 @@ async def schema_once(*, rebuild: bool = False) -> Template:
 
     A server that cannot be used, and a schema that cannot be created, end the run with one message.
     """
+    check_hooks()
     if not _found:
         try:
             _found.append(await prepare(rebuild=rebuild))

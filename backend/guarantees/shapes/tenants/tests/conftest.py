@@ -68,9 +68,7 @@ def client_factory(app: FastAPI) -> Callable[[str], AsyncClient]:
     """A function that returns the HTTP client of a tenant."""
 
     def client_for(tenant: str) -> AsyncClient:
-        transport = ASGITransport(fc.as_served(app))
-        return AsyncClient(
-            transport=transport, base_url="http://test", headers={"X-Tenant": tenant}
-        )
+        transport, headers = ASGITransport(fc.as_served(app)), {"X-Tenant": tenant}
+        return AsyncClient(transport=transport, base_url="http://test", headers=headers)
 
     return client_for

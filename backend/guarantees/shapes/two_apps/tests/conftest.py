@@ -1,7 +1,7 @@
 """The fixtures of this suite: each test finds a clean PostgreSQL database, for one ROLLBACK."""
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -71,6 +71,7 @@ def client(app: FastAPI) -> AsyncClient:
 
 
 @pytest.fixture
-def admin_client(override_get_db: None) -> AsyncClient:
-    """A client of the second application."""
-    return AsyncClient(transport=ASGITransport(fc.as_served(admin_app)), base_url="http://admin")
+def admin_client(override_get_db: None) -> Iterator[AsyncClient]:
+    """A client of the second application, whose overrides end with the test."""
+    yield AsyncClient(transport=ASGITransport(fc.as_served(admin_app)), base_url="http://admin")
+    admin_app.dependency_overrides.clear()
