@@ -16,7 +16,6 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
@@ -24,7 +23,6 @@ from rich.console import Console
 from benchmark import charts, sheets
 from benchmark.interpreter import circumstances
 from benchmark.isolation import isolation, whole_tests
-from benchmark.rivals.ours import write_conftest
 from benchmark.runs import BACKEND, Rounds, Strategy, lines, rounds
 from benchmark.server import server_url, server_version
 from benchmark.strategies import OURS, STRATEGIES
@@ -54,14 +52,11 @@ def measure_strategies(count: int, console: Console) -> dict[str, Any]:
 
 def measure_rivals(count: int, console: Console) -> dict[str, Any]:
     """Run the neutral suite under every rival."""
-    with TemporaryDirectory() as folder:
-        plugins = {name: RIVALS / f"{name}.py" for name in NAMES}
-        plugins["ours"] = write_conftest(Path(folder))
-        rivals = [
-            Strategy(name, (plugin,), python=RIVALS_PYTHON, tests=RIVALS / "neutral")
-            for name, plugin in plugins.items()
-        ]
-        return outcome(rounds(rivals, count, console)) | {"versions": rivals_versions()}
+    rivals = [
+        Strategy(name, (RIVALS / f"{name}.py",), python=RIVALS_PYTHON, tests=RIVALS / "neutral")
+        for name in NAMES
+    ]
+    return outcome(rounds(rivals, count, console)) | {"versions": rivals_versions()}
 
 
 def rivals_versions() -> dict[str, str]:

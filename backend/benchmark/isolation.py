@@ -26,6 +26,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from fastapi_conftest.administrator import Administrator
+from fastapi_conftest.real_commits import RealCommits
+from fastapi_conftest.record import running
+from fastapi_conftest.rollback import Rollback
+from fastapi_conftest.template import Template
 from rich.console import Console
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -33,7 +38,6 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from benchmark import sheets
 from benchmark.runs import BACKEND, PLUGINS
 from benchmark.server import create_database, drop_database, server_url
-from tests import conftest
 
 REPEATS = 1_000
 WARM_UP = 4_000  # tests with real commits, before they are timed
@@ -95,32 +99,33 @@ async def fill(server: URL, name: str, tables: int, sequences: int, rows: int) -
 async def measure(server: URL, template: str) -> list[float]:
     """Return the milliseconds of each column."""
     url = server.render_as_string(hide_password=False)
-    async with aclosing(conftest.Administrator(server)) as admin:
-        described = conftest.Server(url, template, "")
-        rollback = conftest.Rollback("rollback", described, admin, None)
-        commits = conftest.RealCommits("commits", described, admin, None)
-        async with rollback.test() as connection:
-            raw: Any = await connection.run_sync(lambda it: it.connection.dbapi_connection)
-            driver = raw.driver_connection
+    async with aclosing(Administrator(server)) as admin:
+        described = Template(url, template, "")
+        rollback = Rollback("rollback", described, admin)
+        commits = RealCommits("commits", described, admin)
+        connection = await rollback.start_test()
+        raw: Any = await connection.run_sync(lambda it: it.connection.dbapi_connection)
+        driver = raw.driver_connection
+        await rollback.end_test(connection)
 
         async def bare() -> None:
             await driver.execute("BEGIN")
             await driver.execute("ROLLBACK")
 
         async def rolled_back() -> None:
-            async with rollback.test():
-                pass
+            await rollback.end_test(await rollback.start_test())
 
         around: list[float] = []
 
         async def committed() -> None:
             started = time.perf_counter()
-            async with commits.test() as connection:
-                began = time.perf_counter()
-                await connection.execute(text("INSERT INTO t1 VALUES (-1), (-2)"))
-                await connection.execute(text("INSERT INTO t3 VALUES (-1), (-2)"))
-                await connection.commit()
-                done = time.perf_counter()
+            connection = await commits.start_test()
+            began = time.perf_counter()
+            await connection.execute(text("INSERT INTO t1 VALUES (-1), (-2)"))
+            await connection.execute(text("INSERT INTO t3 VALUES (-1), (-2)"))
+            await connection.commit()
+            done = time.perf_counter()
+            await commits.end_test(connection)
             around.append(began - started + time.perf_counter() - done)
 
         for _ in range(WARM_UP):
@@ -130,6 +135,8 @@ async def measure(server: URL, template: str) -> list[float]:
         figures += await medians(commits.clone, repeats=20)
         await rollback.drop()
         await commits.drop()
+    if running().notes:  # it was cloned anew, and its time was measured, too
+        raise RuntimeError(running().notes)
     return figures
 
 

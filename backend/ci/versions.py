@@ -15,6 +15,7 @@ import venv
 from pathlib import Path
 
 BACKEND = Path(__file__).parents[1]
+OURS = BACKEND / "tests"
 PROJECT = BACKEND / "guarantees" / "example"
 TESTS = BACKEND / "guarantees" / "versions" / "tests"
 ENVIRONMENTS = BACKEND.parent / ".venv-versions"
@@ -48,7 +49,8 @@ def run(name: str, *arguments: str) -> int:
         project = Path(folder, "project")
         shutil.copytree(PROJECT, project)
         shutil.copytree(TESTS, project / "tests", dirs_exist_ok=True)
-        shutil.copy(BACKEND / "tests" / "conftest.py", project / "tests")
+        shutil.copy(OURS / "conftest.py", project / "tests")
+        shutil.copytree(OURS / "fastapi_conftest", project / "tests" / "fastapi_conftest")
         command = [str(environment(name)), "-m", "pytest", "-q", *arguments]
         clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         return subprocess.call(command, cwd=project, env=clean)  # noqa: S603 - our own interpreter

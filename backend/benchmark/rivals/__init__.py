@@ -1,12 +1,11 @@
 """Other published ways of giving each test a clean database, and ours, under one neutral suite.
 
-Each module but `common` is a pytest plugin that offers the suite a fixture `session`; `ours` writes
-one, since our conftest is a file to copy. In
+Each module but `common` is a pytest plugin that offers the suite a fixture `session`. In
 .venv-rivals, with PYTHONPATH=backend and the server's URL in TEST_DATABASE_URL:
 
     pytest --noconftest -p benchmark.rivals.NAME backend/benchmark/rivals/neutral
 
-ours               a copy of the conftest of backend/tests, with a block of its own
+ours               the folder fastapi_conftest, under a conftest of its own
 recipe             SQLAlchemy's recipe: a connection, a transaction and savepoints, rolled back
 pytest_sqla        the same recipe as a plugin, with checks; its fast setting, a pooled connection
 pytest_postgresql  a database cloned from a template for each test, and dropped after it

@@ -1,48 +1,52 @@
-"""Our conftest with a block for the neutral suite, written to a file as an adopter's copy is."""
+"""fastapi-conftest, by the conftest of a project that has no application and no users."""
 
-from pathlib import Path
+from collections.abc import AsyncIterator
 
-from upgrade.parts import parts
+import pytest_asyncio
+from fastapi_conftest import (
+    begin_with_savepoint,
+    clone_for_this_worker,
+    isolate,
+    pytest_plugin_registered,  # noqa: F401 - a hook, which pytest finds here
+    schema_once,
+    session_of_the_test,
+    sessions_in,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 
-from benchmark.runs import TESTS
-
-BLOCK = """
 from benchmark.rivals.neutral.models import Base
 
-APP = FastAPI()
-SESSION_FACTORIES = [async_sessionmaker()]
-METADATA = Base.metadata
-SCHEMA_FILES: list[Path] = []
-setup_roles = None
+SessionLocal = async_sessionmaker()
+isolate(None, sessions=[SessionLocal], metadata=Base.metadata)
 
 
-def create_schema(connection: sa.Connection) -> None:
-    METADATA.create_all(connection)
+@pytest_asyncio.fixture(scope="session")
+async def engine() -> AsyncIterator[AsyncEngine]:
+    """An engine, on this worker's own clone of the schema."""
+    template = await schema_once()
+    async with clone_for_this_worker(template) as clone:
+        yield clone.engine
 
 
-make_engine = create_async_engine
-DRIVER = "postgresql+asyncpg"
-REAL_COMMITS = False
-ALLOWED: list[Any] = []
-BASE_URL = "http://test"
-User = Any
+@pytest_asyncio.fixture
+async def db_transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """The test's transaction, always rolled back; a commit is a savepoint in it."""
+    transaction = await begin_with_savepoint(engine)
+    yield transaction.connection
+    await transaction.roll_back()
 
 
-def authenticate(user: User) -> dict[str, str]:
-    return {}
+@pytest_asyncio.fixture
+async def override_get_db(db_transaction: AsyncConnection) -> AsyncIterator[None]:
+    """All sessions work in the test's transaction."""
+    async with sessions_in(db_transaction):
+        yield
 
 
-@pytest.fixture
-def session(db: AsyncSession) -> AsyncSession:
-    return db
-
-
-"""
-
-
-def write_conftest(folder: Path) -> Path:
-    """Write the copy into a folder, and return its path."""
-    ours = parts((TESTS / "conftest.py").read_text(encoding="utf-8"))
-    copy = folder / "ours.py"
-    copy.write_text(f"{ours.head}{BLOCK}{ours.machinery}", encoding="utf-8")
-    return copy
+@pytest_asyncio.fixture
+async def session(
+    override_get_db: None, db_transaction: AsyncConnection
+) -> AsyncIterator[AsyncSession]:
+    """The session of a test."""
+    async with session_of_the_test(SessionLocal, db_transaction) as session:
+        yield session
