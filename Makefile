@@ -7,8 +7,6 @@ WINDOWS := $(filter Windows_NT,$(OS))
 PYTHON ?= $(if $(WINDOWS),python,python3)
 # Passed through to the command of the target, as in: make test-backend ARGS="-k login"
 ARGS ?=
-# Your copy of the conftest, as in: make upgrade FILE=../yours/tests/conftest.py
-FILE ?=
 # A part of the suite, as in: make test-shard SHARD=2/4
 SHARD ?=
 # The number of workers of test-parallel, as in: make test-parallel N=4
@@ -91,10 +89,6 @@ merge-shards: $(READY) #- Merge what is in shards/; fails unless every test of t
 durations: $(READY) #- Record how long each test takes, by which the suite is split
 	$(BIN)/pytest backend/tests --store-durations --clean-durations --durations-path $(DURATIONS)
 
-.PHONY: model
-model: $(READY) #- How far workers and shards go: wall times of larger suites; what a shard costs: ARGS="--shard-s 60"
-	$(BIN)/python -m ci.model $(ARGS)
-
 # --- Comparison
 
 .PHONY: compare
@@ -120,19 +114,6 @@ benchmark: .venv-charts/.ready .venv-rivals/.ready #- All strategies, rivals, li
 .PHONY: benchmark-rivals
 benchmark-rivals: .venv-charts/.ready .venv-rivals/.ready #- The rivals alone
 	.venv-charts/bin/python -m benchmark rivals $(ARGS)
-
-# --- Your own copy
-
-.PHONY: upgrade
-upgrade: ## Bring your copy to this version, your block untouched: FILE=../yours/tests/conftest.py
-	@[[ -n "$(FILE)" ]] || { echo "Say which file: make upgrade FILE=../yours/tests/conftest.py" >&2; exit 1; }
-	@$(NEW_ENOUGH)
-	@$(PYTHON) -m upgrade "$(FILE)" $(ARGS)
-
-.PHONY: blocks
-blocks: #- Write the blocks of the shapes into docs/blocks.md
-	@$(NEW_ENOUGH)
-	@$(PYTHON) -m upgrade.blocks
 
 # --- Application
 
@@ -185,13 +166,14 @@ docs-check: $(READY) #- Links, anchors, commands and code of README and docs
 	$(BIN)/pytest backend/guarantees/test_docs.py $(ARGS)
 
 .PHONY: coverage
-coverage: $(READY) #- The suite and the guarantees, and how much of app and conftest they reach
+coverage: $(READY) #- The suite and the guarantees, and how much of app, conftest and folder they reach
 	$(BIN)/coverage erase
-	$(BIN)/coverage run --include "backend/app/*" -m pytest backend/tests
-	$(BIN)/coverage run --include "*/tests/conftest.py" -m pytest backend/guarantees \
+	$(BIN)/coverage run --include "backend/app/*,backend/tests/conftest.py" -m pytest backend/tests
+	$(BIN)/coverage run --include "*/fastapi_conftest/*" -m pytest backend/guarantees \
 		--ignore backend/guarantees/test_drop_in.py -n $(N)
 	$(BIN)/coverage report --include "backend/app/*" --fail-under 97
 	$(BIN)/coverage report --include "backend/tests/conftest.py" --fail-under 97
+	$(BIN)/coverage report --include "backend/tests/fastapi_conftest/*" --fail-under 97
 
 .PHONY: audit
 audit: .venv-audit/.ready #- Known vulnerabilities of the pinned packages (needs the network)
@@ -199,10 +181,6 @@ audit: .venv-audit/.ready #- Known vulnerabilities of the pinned packages (needs
 
 .PHONY: check
 check: lint coverage shapes ## What CI runs: lint, types, all tests with their coverage
-
-.PHONY: workflow
-workflow: $(READY) #- The steps of the CI workflow, here and in order, each job in a fresh clone
-	$(BIN)/python -m ci.workflow $(ARGS)
 
 # --- Housekeeping
 
