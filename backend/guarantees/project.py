@@ -39,6 +39,7 @@ ISOLATED = (
 # Bytecode is known by second and size: a file rewritten at once would run as it was before.
 NO_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "1"}
 ISOLATE = "isolate(application, sessions=[SessionLocal], metadata=Base.metadata)\n"
+TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 
 
 class Project:
@@ -67,6 +68,10 @@ class Project:
         if source.count(old) != 1:
             raise ValueError(f"{path} holds {old!r} {source.count(old)} times, not once")
         self.write(path, source.replace(old, new))
+
+    def append(self, path: str, source: str) -> None:
+        """Write at the end of one of the project's files."""
+        self.write(path, f"{self.read(path)}\n\n{source}")
 
     def in_folder(self, room: str, old: str, new: str) -> None:
         """Replace text in a room of the folder that adopters never edit."""

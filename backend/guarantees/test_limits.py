@@ -74,11 +74,11 @@ SEEN = {
 }
 # What cannot be served, so that the test runs again: by how the row of the second table begins.
 AGAIN = {
-    "one session speaks": """
+    "one session executes a statement": """
     await scalar(a, "UPDATE users SET desk = 1")
     await scalar(b, "SELECT 1")
 """,
-    "a session made settings": """
+    "a session has made settings": """
     await scalar(a, "SET LOCAL work_mem = 64")
     await scalar(b, "SELECT 1")
     await scalar(a, "SHOW work_mem")
