@@ -16,6 +16,7 @@ SCRIPTS := $(if $(WINDOWS),Scripts,bin)
 BIN := .venv/$(SCRIPTS)
 READY := .venv/.ready
 DURATIONS := backend/tests/.test_durations
+FOLDER := */tests/conftest.py,*/tests/fastapi_conftest/*
 LOCK := --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
 	--custom-compile-command "make lock" --upgrade
 export PYTHONPATH := backend
@@ -166,14 +167,14 @@ docs-check: $(READY) #- Links, anchors, commands and code of README and docs
 	$(BIN)/pytest backend/guarantees/test_docs.py $(ARGS)
 
 .PHONY: coverage
-coverage: $(READY) #- The suite and the guarantees, and how much of app, conftest and folder they reach
+coverage: $(READY) #- The suite on both paths and the guarantees, and how much of app and folder they reach
 	$(BIN)/coverage erase
-	$(BIN)/coverage run --include "backend/app/*,backend/tests/conftest.py" -m pytest backend/tests
-	$(BIN)/coverage run --include "*/fastapi_conftest/*" -m pytest backend/guarantees \
+	$(BIN)/coverage run --include "backend/app/*" -m pytest backend/tests
+	$(BIN)/coverage run --include "backend/app/*" -m pytest backend/tests --real-commits
+	$(BIN)/coverage run --include "$(FOLDER)" -m pytest backend/guarantees \
 		--ignore backend/guarantees/test_drop_in.py -n $(N)
 	$(BIN)/coverage report --include "backend/app/*" --fail-under 97
-	$(BIN)/coverage report --include "backend/tests/conftest.py" --fail-under 97
-	$(BIN)/coverage report --include "backend/tests/fastapi_conftest/*" --fail-under 97
+	$(BIN)/coverage report --include "backend/tests/*" --fail-under 97
 
 .PHONY: audit
 audit: .venv-audit/.ready #- Known vulnerabilities of the pinned packages (needs the network)
@@ -193,7 +194,7 @@ lock: #- Pin the newest packages that pyproject.toml allows (needs uv)
 	uv pip compile pyproject.toml --group shapes $(LOCK) -o locks/shapes.lock
 	uv pip compile pyproject.toml --group charts $(LOCK) -o locks/charts.lock
 	uv pip compile pyproject.toml --group rivals $(LOCK) -o locks/rivals.lock
-	uv pip compile pyproject.toml --group test --group benchmark $(LOCK) --resolution lowest-direct \
+	uv pip compile pyproject.toml --group test --group drivers --group benchmark $(LOCK) --resolution lowest-direct \
 		-o locks/lowest.lock
 
 .PHONY: clean
@@ -228,7 +229,8 @@ endef
 # The direct dependencies without a lock file.
 UNLOCKED = $(PYTHON) -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb")); \
 	groups = project["dependency-groups"]; \
-	print(*project["project"]["dependencies"], *groups["test"], *groups["benchmark"], sep="\n")'
+	print(*project["project"]["dependencies"], *groups["test"], *groups["drivers"], \
+	*groups["benchmark"], sep="\n")'
 
 .venv/.ready: locks/dev.lock
 	$(call INSTALL,--require-hashes -r $<)

@@ -26,7 +26,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from fastapi_conftest.administrator import Administrator
+from fastapi_conftest.application import connections
+from fastapi_conftest.guard import guard
 from fastapi_conftest.real_commits import RealCommits
 from fastapi_conftest.record import running
 from fastapi_conftest.rollback import Rollback
@@ -96,48 +97,61 @@ async def fill(server: URL, name: str, tables: int, sequences: int, rows: int) -
     await engine.dispose()
 
 
-async def measure(server: URL, template: str) -> list[float]:
-    """Return the milliseconds of each column."""
+async def measure(server: URL, name: str) -> list[float]:
+    """Return the milliseconds of each column, on a template of this name."""
     url = server.render_as_string(hide_password=False)
-    async with aclosing(Administrator(server)) as admin:
-        described = Template(url, template, "")
-        rollback = Rollback("rollback", described, admin)
-        commits = RealCommits("commits", described, admin)
-        connection = await rollback.start_test()
-        raw: Any = await connection.run_sync(lambda it: it.connection.dbapi_connection)
-        driver = raw.driver_connection
-        await rollback.end_test(connection)
-
-        async def bare() -> None:
-            await driver.execute("BEGIN")
-            await driver.execute("ROLLBACK")
-
-        async def rolled_back() -> None:
-            await rollback.end_test(await rollback.start_test())
-
-        around: list[float] = []
-
-        async def committed() -> None:
-            started = time.perf_counter()
-            connection = await commits.start_test()
-            began = time.perf_counter()
-            await connection.execute(text("INSERT INTO t1 VALUES (-1), (-2)"))
-            await connection.execute(text("INSERT INTO t3 VALUES (-1), (-2)"))
-            await connection.commit()
-            done = time.perf_counter()
-            await commits.end_test(connection)
-            around.append(began - started + time.perf_counter() - done)
-
-        for _ in range(WARM_UP):
-            await committed()
-        figures = [*await medians(bare, rolled_back), *await medians(committed)]
-        figures.append(median(around[-REPEATS:]) * 1000)
-        figures += await medians(commits.clone, repeats=20)
-        await rollback.drop()
-        await commits.drop()
+    template = Template(url, name, header="", tables=[], owner=None)
+    application = connections()
+    application.loop = asyncio.get_running_loop()
+    with guard(application), application.watched():
+        async with aclosing(template.administrator()) as admin:
+            rollback = Rollback("rollback", template, admin, application)
+            commits = RealCommits("commits", template, admin, application)
+            figures = [*await by_rollback(rollback), *await by_real_commits(commits)]
+            await rollback.drop()
+            await commits.drop()
     if running().notes:  # it was cloned anew, and its time was measured, too
         raise RuntimeError(running().notes)
     return figures
+
+
+async def by_rollback(rollback: Rollback) -> list[float]:
+    """Return what the bare pair takes, and what isolation by rollback does."""
+    connection = await rollback.start_test()
+    raw: Any = await connection.run_sync(lambda it: it.connection.dbapi_connection)
+    driver = raw.driver_connection
+    await rollback.end_test(connection)
+
+    async def bare() -> None:
+        await driver.execute("BEGIN")
+        await driver.execute("ROLLBACK")
+
+    async def rolled_back() -> None:
+        await rollback.end_test(await rollback.start_test())
+
+    return await medians(bare, rolled_back)
+
+
+async def by_real_commits(commits: RealCommits) -> list[float]:
+    """Return what a small test takes, what isolation does of it, and what a clone does."""
+    around: list[float] = []
+
+    async def committed() -> None:
+        started = time.perf_counter()
+        connection = await commits.start_test()
+        began = time.perf_counter()
+        await connection.execute(text("INSERT INTO t1 VALUES (-1), (-2)"))
+        await connection.execute(text("INSERT INTO t3 VALUES (-1), (-2)"))
+        await connection.commit()
+        done = time.perf_counter()
+        await commits.end_test(connection)
+        around.append(began - started + time.perf_counter() - done)
+
+    for _ in range(WARM_UP):
+        await committed()
+    whole = await medians(committed)
+    clones = await medians(commits.clone, repeats=20)
+    return [*whole, median(around[-REPEATS:]) * 1000, *clones]
 
 
 def isolation() -> list[dict[str, float]]:

@@ -30,7 +30,7 @@ def server_url() -> URL:
     One that cannot be used ends the program, with the conftest's message.
     """
     try:
-        url = fastapi_conftest.server.server_url()
+        url, _ = fastapi_conftest.server.server_url()
         asyncio.run(_check(url))
     except SetUpError as error:
         sys.exit(f"ERROR: {error}")

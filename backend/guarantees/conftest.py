@@ -45,6 +45,14 @@ def project(tmp_path: Path, database: Database) -> Project:
     return Project(tmp_path, database)
 
 
+@pytest.fixture(params=["asyncpg", "psycopg"])
+def each_driver(project: Project, request: pytest.FixtureRequest) -> str:
+    """The project, by each asynchronous driver."""
+    driver: str = request.param
+    project.use_driver(driver)
+    return driver
+
+
 @pytest.fixture
 def spare_database(database: Database) -> Iterator[str]:
     """The URL of an empty database, for what creates tables in the database that it is given."""

@@ -45,6 +45,8 @@ def main() -> None:
 
     for library in LIBRARIES:
         importlib.import_module(library)
+    # pytest would warn that it came too late to rewrite the asserts of this plugin.
+    sys.modules["anyio"].__doc__ = "PYTEST_DONT_REWRITE"
     gc.freeze()
     for line in sys.stdin:
         if pid := os.fork():

@@ -38,8 +38,7 @@ ISOLATED = (
 )
 # Bytecode is known by second and size: a file rewritten at once would run as it was before.
 NO_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "1"}
-ISOLATE = "isolate(application, sessions=[SessionLocal], metadata=Base.metadata)\n"
-TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+ISOLATE = "fc.isolate(application, sessions=[SessionLocal], metadata=Base.metadata)\n"
 
 
 class Project:
@@ -69,17 +68,13 @@ class Project:
             raise ValueError(f"{path} holds {old!r} {source.count(old)} times, not once")
         self.write(path, source.replace(old, new))
 
-    def append(self, path: str, source: str) -> None:
-        """Write at the end of one of the project's files."""
-        self.write(path, f"{self.read(path)}\n\n{source}")
-
     def in_folder(self, room: str, old: str, new: str) -> None:
         """Replace text in a room of the folder that adopters never edit."""
         self.replace(f"tests/{FOLDER}/{room}.py", old, new)
 
     def isolate(self, arguments: str, before: str = "") -> None:
         """Give `isolate` further arguments, and the conftest lines that stand before the call."""
-        self.replace(CONFTEST, "\nisolate(", f"\n{before}\nisolate(")
+        self.replace(CONFTEST, "\nfc.isolate(", f"\n{before}\nfc.isolate(")
         self.replace(CONFTEST, "metadata=Base.metadata", f"metadata=Base.metadata, {arguments}")
 
     def make_engine(self, body: str) -> None:
@@ -87,6 +82,16 @@ class Project:
         imports = "from sqlalchemy.ext.asyncio import create_async_engine\nimport sqlalchemy as sa"
         lines = "".join(f"\n    {line}" for line in body.splitlines())
         self.isolate("make_engine=make", f"{imports}\n\ndef make(url, **options):{lines}\n")
+
+    def use_driver(self, driver: str) -> None:
+        """Have the application use another driver, and the tests, too."""
+        self.replace("app/db.py", "postgresql+asyncpg", f"postgresql+{driver}")
+
+    def app_engine(self, lines: str, options: str = "") -> None:
+        """Have the application make its engine with these options, and do this with it."""
+        made = '://nobody@127.0.0.1:1/production")\n'
+        self.replace("app/db.py", made, made.replace(")\n", f", {options})\n{lines}\n"))
+        self.write("app/db.py", f"import sqlalchemy as sa\n{self.read('app/db.py')}")
 
     def extend_schema(self, schema: str) -> None:
         """Have the schema consist of these statements, too."""

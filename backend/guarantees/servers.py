@@ -66,4 +66,4 @@ def own_server(options: str = "") -> Iterator[EmbeddedServer]:
 
 def url_of(server: EmbeddedServer) -> URL:
     """Return the address of a server, for the example's driver."""
-    return server.url(DRIVER)
+    return server.url().set(drivername=DRIVER)

@@ -16,7 +16,6 @@ WRONG = {
     "no such host": (f"postgresql+asyncpg://me:{SECRET}@nowhere.invalid/db", "nowhere.invalid"),
     "another database": (f"sqlite+aiosqlite:///{SECRET}.db", "names sqlite+aiosqlite"),
     "MySQL": (f"mysql+aiomysql://me:{SECRET}@127.0.0.1/db", "names mysql+aiomysql"),
-    "a synchronous driver": (f"postgresql+psycopg2://me:{SECRET}@127.0.0.1/db", "psycopg2"),
     "no URL": (f"localhost {SECRET}", "is not a database URL"),
     "no port": (f"postgresql+asyncpg://me:x@127.0.0.1:{SECRET}/db", "is not a database URL"),
     "nothing": ("", "TEST_DATABASE_URL is not a database URL"),
@@ -108,17 +107,17 @@ WRONG_ARGUMENTS = {
     "a scoped session": (
         "[SessionLocal]",
         "[async_scoped_session(SessionLocal, print)]",
-        "is no factory of AsyncSession",
+        "is no factory of sessions",
     ),
-    "a synchronous factory": (
+    "a synchronous factory without an engine": (
         "[SessionLocal]",
         "[sessionmaker()]",
-        "is no factory of AsyncSession",
+        "is synchronous and has no engine",
     ),
     "a function for a factory": (
         "[SessionLocal]",
         "[lambda: None]",
-        "is no factory of AsyncSession",
+        "is no factory of sessions",
     ),
     "the base for its metadata": ("Base.metadata", "Base", "not a MetaData"),
     "a schema that is made already": (
@@ -258,7 +257,9 @@ def test_without_url_a_driver_that_is_not_installed_is_told(project: Project) ->
     del project.environment["TEST_DATABASE_URL"]
     project.isolate("driver='postgresql+pg8000'")
 
-    check(project.run(), "The driver 'postgresql+pg8000' cannot be used (", "driver=... of the app")
+    check(
+        project.run(), "The driver 'postgresql+pg8000' cannot be used (", "driver=..., in isolate("
+    )
 
 
 @pytest.mark.parametrize("arguments", [[], ["-n", "2"]], ids=["serial", "parallel"])

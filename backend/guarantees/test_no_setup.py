@@ -59,10 +59,11 @@ def test_nobody_else_can_reach_the_server(project: Project, folder: Path) -> Non
         """
 from pathlib import Path
 import sqlalchemy as sa
+from fastapi_conftest import schema_once
 
 async def test_it(db):
     assert await db.scalar(sa.text("SHOW listen_addresses")) == ""
-    folder = Path(await db.scalar(sa.text("SHOW data_directory")))
+    folder = Path(sa.make_url((await schema_once()).url).query["host"])
     assert (folder / ".s.PGSQL.5432").is_socket()
     assert folder.stat().st_mode & 0o077 == 0
 """,
@@ -139,8 +140,8 @@ def test_nothing_is_logged_where_the_application_logs_everything(
 ) -> None:
     project.replace(
         CONFTEST,
-        "\nisolate(",
-        "\nimport logging\nlogging.basicConfig(level=logging.DEBUG)\nisolate(",
+        "\nfc.isolate(",
+        "\nimport logging\nlogging.basicConfig(level=logging.DEBUG)\nfc.isolate(",
     )
     project.write("tests/test_it.py", QUICK)
 

@@ -77,7 +77,8 @@ async def test_4_starts_empty_too(db, client): await look(db, client)
     refusals = [line for line in result.outlines if line.startswith("E ") and "Refused: " in line]
     assert len(refusals) == 16
     assert all("where nothing would undo changes" in line for line in refusals)
-    assert str(result.stdout).count("belong into the fixture roles, not into a fixture") == 16
+    named = f"It comes from the {scope} fixture 'early' in test_"
+    assert str(result.stdout).count(named) == 16
     assert counts(result)[1] == 0
 
 
@@ -140,3 +141,35 @@ def test_no_test_needs_no_server_either(project: Project, arguments: tuple[str, 
     result = project.run("-k", "another", *arguments)
 
     assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+@pytest.mark.parametrize("scope", ["module", "session"])
+def test_a_wider_fixture_that_asks_for_one_of_a_test_is_told_what_to_write(
+    project: Project, scope: str
+) -> None:
+    project.write(
+        "tests/test_it.py",
+        HEADER
+        + f"""
+@pytest.fixture(scope="{scope}")
+def headers(client):
+    return dict(client.headers)
+
+def test_it(headers): pass
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*ScopeMismatch*", "*Leave out its scope=*"])
+
+
+@pytest.mark.parametrize("option", ["--fixtures", "--fixtures-per-test", "--collect-only"])
+def test_looking_at_the_fixtures_needs_no_server(project: Project, option: str) -> None:
+    project.environment["TEST_DATABASE_URL"] = NO_SERVER
+    project.write("tests/test_it.py", "async def test_it(db): pass\n")
+
+    result = project.run(option)
+
+    assert result.ret == pytest.ExitCode.OK

@@ -97,7 +97,7 @@ async def test_1_inside(db):
 
 @pytest.mark.fresh_database
 async def test_2_inside(db):
-    assert apps_engine.sync_engine is not own
+    assert apps_engine.sync_engine is own
 
 def test_3_outside():
     assert apps_engine.sync_engine is own and SessionLocal.kw == options
@@ -108,3 +108,40 @@ def test_3_outside():
     result = project.run()
 
     result.assert_outcomes(passed=3, failed=1)
+
+
+def test_overrides_of_mounted_applications_are_gone_and_so_is_their_state(project: Project) -> None:
+    write_tests(
+        project,
+        """
+from fastapi import Depends, FastAPI, HTTPException
+
+async def current_user():
+    raise HTTPException(401)
+
+inner, innermost = FastAPI(), FastAPI()
+app.mount("/inner", inner)
+inner.mount("/most", innermost)
+app.state.kept, inner.state.number = ["as it was"], 1
+for each in (inner, innermost):
+    each.add_api_route("/me", lambda user=Depends(current_user): user)
+
+async def test_1_logged_in(client):
+    inner.dependency_overrides[current_user] = lambda: "ada"
+    innermost.dependency_overrides = {current_user: lambda: "ada"}
+    assert (await client.get("/inner/me")).json() == "ada"
+    assert (await client.get("/inner/most/me")).json() == "ada"
+    app.state.added, inner.state.number = True, 2
+    del app.state.kept
+
+@pytest.mark.parametrize("path", ["/inner/me", "/inner/most/me"])
+async def test_2_logged_out(client, path):
+    assert (await client.get(path)).status_code == 401
+    assert app.state.kept == ["as it was"] and inner.state.number == 1
+    assert not hasattr(app.state, "added")
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=3)

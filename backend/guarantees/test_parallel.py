@@ -62,9 +62,37 @@ def test_workers_get_the_whole_url_with_its_password(project: Project, database:
     project.environment["TEST_DATABASE_URL"] = url.render_as_string(hide_password=False)
     project.write(
         "tests/test_it.py",
-        "async def test_it(db, engine): assert engine.url.password == 's3cret/@:'\n",
+        """
+from fastapi_conftest import schema_once
+from sqlalchemy import make_url
+
+async def test_it(db):
+    assert make_url((await schema_once()).url).password == 's3cret/@:'
+""",
     )
 
     result = project.run("-n", "1")
 
     result.assert_outcomes(passed=1)
+
+
+def test_the_databases_of_a_worker_that_crashes_are_dropped_at_the_end(
+    project: Project, database: Database
+) -> None:
+    project.write(
+        "tests/test_it.py",
+        """
+import os
+import pytest
+
+@pytest.mark.parametrize("number", range(6))
+async def test_it(db, number):
+    if number == 3:
+        os.kill(os.getpid(), 9)
+""",
+    )
+
+    result = project.run("-n", "2")
+
+    assert result.parseoutcomes()["failed"] == 1
+    assert database.leftovers() == []

@@ -367,25 +367,24 @@ async def test_1_two_phases(db):
 
 async def test_2_look(db): await look(db)
 
-async def start(engine, script):
+async def start(url, script):
     global other
-    async with engine.connect() as connection:
-        name = await connection.scalar(sa.text("SELECT current_database()::text"))
-    url = engine.url.set(drivername="postgresql", database=name).render_as_string(False)
+    url = url.set(drivername="postgresql").render_as_string(False)
     command = [sys.executable, "other.py", url, script]
     other = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert other.stdout.readline() == b"done\\n"
 
-async def test_3_another_program_works(fresh_database):
-    await start(fresh_database, "BEGIN; INSERT INTO users (email) VALUES ('other'); LOCK roles")
+async def test_3_another_program_works(fresh_database_url):
+    await start(fresh_database_url, "BEGIN; INSERT INTO users (email) VALUES ('other'); LOCK roles")
 
 async def test_4_look(db):
     await look(db)
     other.kill()
     other.communicate()
 
-async def test_5_another_program_idles(fresh_database):
-    await start(fresh_database, "CREATE TABLE of_other (); INSERT INTO users (email) VALUES ('o')")
+async def test_5_another_program_idles(fresh_database_url):
+    script = "CREATE TABLE of_other (); INSERT INTO users (email) VALUES ('o')"
+    await start(fresh_database_url, script)
 
 async def test_6_look(db):
     await look(db)

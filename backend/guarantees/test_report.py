@@ -55,7 +55,7 @@ async def test_cloned(db, time):
 
 @pytest.mark.parametrize("time", range(2))
 async def test_refused(db, time):
-    async with create_async_engine("postgresql+asyncpg://127.0.0.1:1/production").connect(): pass
+    async with create_async_engine("postgresql+asyncpg://127.0.0.1:1/elsewhere").connect(): pass
 
 @pytest.mark.parametrize("time", range(2))
 async def test_again(db, time):

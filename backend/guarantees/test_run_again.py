@@ -334,7 +334,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 async def test_it(db):
     note("it")
-    async with create_async_engine("postgresql+asyncpg://127.0.0.1:1/production").connect(): pass
+    async with create_async_engine("postgresql+asyncpg://127.0.0.1:1/elsewhere").connect(): pass
 """,
     )
 

@@ -71,11 +71,9 @@ async def test_it(client, db, statement):
 
 
 def test_a_setting_that_is_reset_is_one_too(project: Project) -> None:
-    project.make_engine(
-        "engine = create_async_engine(url, **options)\n"
-        "def set(new, _): new.cursor().execute(\"SET work_mem = '1MB'\")\n"
-        'sa.event.listen(engine.sync_engine, "connect", set)\n'
-        "return engine"
+    project.app_engine(
+        "@sa.event.listens_for(engine.sync_engine, 'connect')\n"
+        "def set_it(new, _): new.cursor().execute(\"SET work_mem = '1MB'\")"
     )
     write_on_both_paths(
         project,
@@ -203,26 +201,16 @@ async def test_it(db, engine, end):
 def test_what_a_new_connection_was_set_to_outlasts_the_transaction(
     project: Project, name: str
 ) -> None:
-    project.isolate("make_engine=make_engine", "from app.listener import make_engine")
-    project.write(
-        "app/listener.py",
+    project.app_engine(
         """
-import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import create_async_engine
-
-def make_engine(url, **options):
-    engine = create_async_engine(url, **options)
-
-    @sa.event.listens_for(engine.sync_engine, "connect")
-    def prepare(connection, record):
-        cursor = connection.cursor()
-        cursor.execute("SET application_name = 'of the app'")
-        cursor.execute("SELECT set_config('app.region', 'north', false)")
-        cursor.execute("SET statement_timeout = 54321")
-        connection.commit()
-
-    return engine
-""",
+@sa.event.listens_for(engine.sync_engine, "connect")
+def prepare(connection, record):
+    cursor = connection.cursor()
+    cursor.execute("SET application_name = 'of the app'")
+    cursor.execute("SELECT set_config('app.region', 'north', false)")
+    cursor.execute("SET statement_timeout = 54321")
+    connection.commit()
+"""
     )
     write_on_both_paths(
         project,

@@ -30,19 +30,10 @@ from app.roles import setup_roles
 from tests import factories
 
 sys.path.append(str(Path(__file__).parent))  # for every way in which pytest imports this file
-from fastapi_conftest import (
-    as_served,
-    begin_with_savepoint,
-    clone_for_this_worker,
-    isolate,
-    pytest_plugin_registered,  # noqa: F401 - a hook, which pytest finds here
-    schema_once,
-    seed_once,
-    session_of_the_test,
-    sessions_in,
-)
+import fastapi_conftest as fc  # the folder beside this file, which stays as it is
+from fastapi_conftest import pytest_plugin_registered  # noqa: F401 - a hook, found here by pytest
 
-isolate(application, sessions=[SessionLocal], metadata=Base.metadata)
+fc.isolate(application, sessions=[SessionLocal], metadata=Base.metadata)
 
 # Real argon2 at its cheapest: at production cost, hashing takes longer than the rest of a test.
 security.password_hasher = PasswordHash((Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1),))
@@ -54,15 +45,15 @@ ClientFactory = Callable[["User | None"], AsyncClient]
 @pytest_asyncio.fixture(scope="session")
 async def engine() -> AsyncIterator[AsyncEngine]:
     """The app's engine, on this worker's own clone of the schema."""
-    template = await schema_once()  # built anew only when models or migrations have changed
-    async with clone_for_this_worker(template) as clone:
+    template = await fc.schema_once()  # built anew only when models or migrations have changed
+    async with fc.clone_for_this_worker(template) as clone:
         yield clone.engine
 
 
 @pytest_asyncio.fixture(scope="session")
 async def roles(engine: AsyncEngine) -> None:
     """The roles, seeded once a worker; every test finds them."""
-    await seed_once(engine, setup_roles)
+    await fc.seed_once(engine, setup_roles)
 
 
 @pytest_asyncio.fixture
@@ -71,7 +62,7 @@ async def db_transaction(engine: AsyncEngine, roles: None) -> AsyncIterator[Asyn
 
     With @pytest.mark.fresh_database commits are real, and what they leave is deleted.
     """
-    transaction = await begin_with_savepoint(engine)
+    transaction = await fc.begin_with_savepoint(engine)
     yield transaction.connection
     await transaction.roll_back()
 
@@ -79,7 +70,7 @@ async def db_transaction(engine: AsyncEngine, roles: None) -> AsyncIterator[Asyn
 @pytest_asyncio.fixture
 async def override_get_db(db_transaction: AsyncConnection) -> AsyncIterator[None]:
     """The app's own get_db, and all else on its engines, works in the test's transaction."""
-    async with sessions_in(db_transaction):
+    async with fc.sessions_in(db_transaction):
         yield
 
 
@@ -90,12 +81,11 @@ def get_db_session(override_get_db: None) -> SessionFactory:
 
 
 @pytest_asyncio.fixture
-async def db(
-    get_db_session: SessionFactory, db_transaction: AsyncConnection
-) -> AsyncIterator[AsyncSession]:
+async def db(get_db_session: SessionFactory) -> AsyncIterator[AsyncSession]:
     """The test's own session, to arrange and to assert. No request shares it."""
-    async with session_of_the_test(get_db_session, db_transaction) as session:
-        yield session
+    async with get_db_session() as session:
+        with fc.selecting_anew(session):
+            yield session
 
 
 @pytest.fixture
@@ -111,7 +101,7 @@ def client_factory(app: FastAPI) -> ClientFactory:
     def client_for(user: User | None = None) -> AsyncClient:
         token = security.create_access_token(user.id) if user else None
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        transport = ASGITransport(as_served(app))
+        transport = ASGITransport(fc.as_served(app))
         return AsyncClient(transport=transport, base_url="http://test", headers=headers)
 
     return client_for

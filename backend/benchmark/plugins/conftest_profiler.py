@@ -71,20 +71,24 @@ class Profile:
         self.calls: Counter[str] = Counter()
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.phase: Frame | None = Frame("start-up")
+        self.request: Frame | None = None  # the last that has begun, which may have its own context
 
     @contextmanager
     def frame(self, category: str) -> Iterator[Frame]:
         """Time what happens inside, and tell the work around it."""
-        outer = INNERMOST.get() or self.phase
+        outer = INNERMOST.get() or self.request or self.phase
         if outer and outer.category == "connecting":
             yield outer  # the driver hashes its password, which no test can make cheaper
             return
         mine = Frame(category)
-        token = INNERMOST.set(mine)
+        token, request = INNERMOST.set(mine), self.request
+        if category == "requests to the app":
+            self.request = mine
         try:
             yield mine
         finally:
             INNERMOST.reset(token)
+            self.request = request
             elapsed = time.perf_counter() - mine.started
             self.add(mine, elapsed)
             if outer:

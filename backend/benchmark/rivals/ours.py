@@ -9,7 +9,7 @@ from fastapi_conftest import (
     isolate,
     pytest_plugin_registered,  # noqa: F401 - a hook, which pytest finds here
     schema_once,
-    session_of_the_test,
+    selecting_anew,
     sessions_in,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
@@ -44,9 +44,8 @@ async def override_get_db(db_transaction: AsyncConnection) -> AsyncIterator[None
 
 
 @pytest_asyncio.fixture
-async def session(
-    override_get_db: None, db_transaction: AsyncConnection
-) -> AsyncIterator[AsyncSession]:
+async def session(override_get_db: None) -> AsyncIterator[AsyncSession]:
     """The session of a test."""
-    async with session_of_the_test(SessionLocal, db_transaction) as session:
-        yield session
+    async with SessionLocal() as session:
+        with selecting_anew(session):
+            yield session

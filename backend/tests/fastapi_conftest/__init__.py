@@ -14,7 +14,9 @@ sessions       how the app's sessions reach the database of the test
 real_commits   the second path: real commits, deleted afterwards
 cleaning       how they are found and deleted
 rollback       the first path: one transaction, rolled back
+fidelity       whether rollback shows what the app's connections would
 savepoint      how sessions share it
+settings       which statements may make settings
 pill           how the server keeps it from being committed
 clone          a database of this process, in which one test at a time works
 template       the schema, created once
@@ -22,7 +24,9 @@ server         which server, and whether it serves
 embedded       PostgreSQL from a wheel, where no server is given
 folders        folders and locks
 administrator  creates and drops databases
-guard          which engines may connect
+application    the app's own engines, connected to the database of the test
+guard          which engines may connect, and where
+addresses      where an engine would connect
 drivers        questions to a connection
 project        what the conftest has told
 refusals       how a test is refused, and how a run is
@@ -34,29 +38,27 @@ from typing import Any
 from . import fixtures, hooks, report
 from .project import PREFIX, VERSION, isolate
 from .serving import as_served
+from .sessions import selecting_anew
 from .steps import (
-    Transaction,
-    Worker,
+    begin_with_real_commits,
     begin_with_savepoint,
     clone_for_this_worker,
     schema_once,
     seed_once,
-    session_of_the_test,
     sessions_in,
 )
 
 __all__ = [
     "VERSION",
-    "Transaction",
-    "Worker",
     "as_served",
+    "begin_with_real_commits",
     "begin_with_savepoint",
     "clone_for_this_worker",
     "isolate",
     "pytest_plugin_registered",
     "schema_once",
     "seed_once",
-    "session_of_the_test",
+    "selecting_anew",
     "sessions_in",
 ]
 __version__ = VERSION

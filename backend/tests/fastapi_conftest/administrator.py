@@ -21,10 +21,18 @@ LOCK = 1_000_271  # first key of our advisory locks; the second is a process's, 
 
 
 class Administrator:
-    """Creates and drops databases, and holds the lock of its process."""
+    """Creates and drops databases, and holds the lock of its process.
 
-    def __init__(self, url: sa.URL) -> None:
-        """Describe the connection, which is opened when it is needed."""
+    A server that is given has one role for all. On the embedded one we are its superuser, and the
+    application is not: so policies and privileges are in force as in production.
+    """
+
+    def __init__(self, url: sa.URL, owner: str | None = None) -> None:
+        """Describe the connection, which is opened when it is needed.
+
+        owner: the role of the application, where that is another one than ours.
+        """
+        self.owner = owner
         self.key = 1 + secrets.randbelow(2**31 - 1)
         self.connection: Any = None  # the last that was opened
         self.engine = open_engine(url, **ONE_CONNECTION | {"pool_pre_ping": True})
@@ -52,6 +60,10 @@ class Administrator:
         """Return the name of a database of this process."""
         return f"{PREFIX}_{self.key}_{label}"
 
+    def own_url(self, database: str) -> sa.URL:
+        """Return the URL of a database, for our role."""
+        return self.engine.url.set(database=database)
+
     async def run(self, statement: str) -> None:
         """Run a statement outside a transaction."""
         async with self.engine.connect() as connection:
@@ -63,8 +75,15 @@ class Administrator:
             return list(await connection.scalars(sa.text(query), bound))
 
     async def create(self, name: str, template: str) -> None:
-        """Create a database that carries our mark."""
-        await self.run(f"CREATE DATABASE {name} TEMPLATE {template} CONNECTION LIMIT {LIMIT}")
+        """Create a database of the application's role that carries our mark."""
+        owner = f"OWNER {self.owner}" if self.owner else ""
+        options = f"TEMPLATE {template} CONNECTION LIMIT {LIMIT} {owner}"
+        await self.run(f"CREATE DATABASE {name} {options}")
+
+    def url(self, database: str) -> sa.URL:
+        """Return the URL of a database, for the application's role."""
+        url = self.engine.url.set(database=database)
+        return url.set(username=self.owner) if self.owner else url
 
     async def drop(self, name: str) -> None:
         """Drop a database of ours; FORCE would ask for the right to end autovacuum's sessions."""

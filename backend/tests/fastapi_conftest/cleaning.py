@@ -7,7 +7,7 @@ would be complete.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import sqlalchemy as sa
@@ -48,10 +48,19 @@ TABLES = """
 DDL = "DDL or TRUNCATE, or rows that row-level security hides"
 
 
+AT_ONCE = 500  # tables in one query, each of which takes places in the server's table of locks
+
+
+def batched(texts: list[str]) -> Iterator[list[str]]:
+    """Yield portions that the server's table of locks has room for."""
+    for start in range(0, len(texts), AT_ONCE):
+        yield texts[start : start + AT_ONCE]
+
+
 class Cleaning:
     """What one clone was like when it was seeded, and how to make it so again.
 
-    look: the query that finds rows, strays, and how often seeded tables have been changed.
+    looks: the queries that find rows, strays, and how often seeded tables have been changed.
     young: for each table, which of its rows are younger than the seeding.
     scan: for each seeded table, the query for young rows, and whether all others are there.
     unchanged: how often each seeded table had been changed when it was last found clean.
@@ -86,7 +95,7 @@ class Cleaning:
                 self.young[name] = ""
                 there = f"WHERE EXISTS (SELECT FROM ONLY {name})"
                 self.looks.append(f"SELECT 'row', '{literal}', 0 {there}")
-        self.look = " UNION ALL ".join(self.looks)
+        self.looks = [" UNION ALL ".join(part) for part in batched(self.looks)]
 
     async def note_catalogue(self, cleaner: AsyncConnection) -> None:
         """Note the counters of the catalogue, before the first test."""
@@ -112,9 +121,10 @@ class Cleaning:
     async def delete(self, cleaner: AsyncConnection, ours: str) -> str | None:
         """End what still works, delete what is younger than the seeding; say what forbids it."""
         driver: Any = (await cleaner.get_raw_connection()).driver_connection
-        look = self.look.replace("@ours", ours)
         for _ in range(4):  # strays, rows, rows that triggers have written meanwhile, nothing
-            found: Any = (await cleaner.exec_driver_sql(look)).all()
+            found: list[Any] = []
+            for look in self.looks:
+                found += (await cleaner.exec_driver_sql(look.replace("@ours", ours))).all()
             left = [what for kind, what, _ in found if kind == "row"]
             changed = {what: count for kind, what, count in found if kind == "seeded"}
             for table in [each for each in changed if changed[each] != self.unchanged.get(each)]:

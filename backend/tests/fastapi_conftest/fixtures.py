@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from .guard import open_to_everybody
 from .project import project
@@ -23,21 +23,39 @@ from .steps import worker_of
 
 @pytest.fixture(autouse=True)
 def overrides_end_with_the_test() -> Iterator[None]:
-    """The overrides of dependencies that a test makes end with it."""
-    app = project().app
-    if app is None:
-        yield
-        return
-    overrides = app.dependency_overrides
-    before = dict(overrides)
+    """What a test overrides in the application ends with it, and so does `app.state`.
+
+    That of mounted applications, too.
+    """
+    before = [(app, app.dependency_overrides, state_of(app)) for app in applications()]
+    copies = [(dict(overrides), dict(state)) for _, overrides, state in before]
     yield
-    app.dependency_overrides = overrides
-    overrides.clear()
-    overrides.update(before)
+    for (app, overrides, state), (own, attributes) in zip(before, copies, strict=True):
+        app.dependency_overrides = overrides
+        for it, was in (overrides, own), (state, attributes):
+            it.clear()
+            it.update(was)
+
+
+def applications() -> Iterator[Any]:
+    """Yield the application, and those that are mounted in it, at any depth."""
+    found = [project().app] if project().app else []
+    for app in found:
+        for route in getattr(app, "routes", ()):
+            mounted = getattr(route, "app", None)
+            if hasattr(mounted, "dependency_overrides") and mounted not in found:
+                found.append(mounted)
+    yield from found
+
+
+def state_of(app: Any) -> dict[str, Any]:
+    """Return the attributes of `app.state`."""
+    state: dict[str, Any] = vars(app.state)["_state"]
+    return state
 
 
 @pytest.fixture
-def fresh_database(override_get_db: None, engine: AsyncEngine) -> AsyncEngine:
+def fresh_database(override_get_db: None, engine: Any) -> Any:
     """The engine, with real connections and commits: asking for it is as good as the marker."""
     if not running().real_commits:  # asked for by getfixturevalue
         refuse("fresh_database in a test that has begun without it.")
@@ -45,7 +63,7 @@ def fresh_database(override_get_db: None, engine: AsyncEngine) -> AsyncEngine:
 
 
 @pytest.fixture
-def fresh_database_url(fresh_database: AsyncEngine) -> Iterator[sa.URL]:
+def fresh_database_url(fresh_database: Any) -> Iterator[sa.URL]:
     """The URL of `fresh_database`, for other engines, of any driver by `set(drivername=...)`."""
     url = worker_of(fresh_database).clone.url
     with open_to_everybody(str(url.database)):
@@ -53,11 +71,11 @@ def fresh_database_url(fresh_database: AsyncEngine) -> Iterator[sa.URL]:
 
 
 @pytest_asyncio.fixture
-async def empty_database(engine: AsyncEngine) -> AsyncIterator[sa.URL]:
+async def empty_database(engine: Any) -> AsyncIterator[sa.URL]:
     """The URL of a new, empty database, which any engine may use: to test migrations."""
     admin = worker_of(engine).admin
     name = admin.name(f"empty{secrets.token_hex(4)}")
     await admin.create(name, "template0")
     with open_to_everybody(name):
-        yield admin.engine.url.set(database=name)
+        yield admin.url(name)
     await admin.drop(name)

@@ -1,27 +1,36 @@
-"""Which engines may connect: a test, or the app in it, must not reach a developer's database.
+"""Which engines may connect, and where: a test must not reach a database that is not its own.
 
-From the start of the run to its end only engines that this folder has made connect, and those that
-the project allows; and drivers only for these engines. A database that a fixture has made for the
-test, or that the schema is being built in, is open to everybody. While a test runs that is none of
-ours, of another project in the same run, the guard is down.
+From the start of the run to its end there are four kinds of engines. Those that this folder has
+made connect as they like, and so do those that the project allows. Those of the application are
+connected to the database of the test, by whoever is `Application`. All others are refused, and so
+are drivers that connect by themselves. A database that a fixture has made for the test, or that the
+schema is being built in, is open to everybody. While a test runs that is none of ours, of another
+project in the same run, the guard is down.
+
+SQLAlchemy asks listeners of the class Engine before those of an instance, so that an application's
+own `do_connect`, which gets a token for a cloud, does not get to answer.
 """
 
 from __future__ import annotations
 
 import functools
+import gc
 import pkgutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 from unittest import mock
 from weakref import WeakSet
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
+from .addresses import address_of
 from .drivers import sqlstate
-from .project import project
+from .project import PREFIX, project
+from .record import wide_fixtures
 from .refusals import failure, refuse
 
 # Where every connection of a driver passes, also by a function that was imported by name.
@@ -30,31 +39,160 @@ DRIVERS_CONNECT = (
     "psycopg.generators.connect",
     "psycopg2.extensions.make_dsn",
 )
+KNOWN = PREFIX  # in the `info` of each connection of the application
 _trusted = WeakSet[sa.Dialect]()  # of the engines that may connect
 _open = set[str]()  # names of databases that are open to everybody
-_connecting = ContextVar("connecting", default=False)  # a trusted engine does, in this task
+_connecting = ContextVar("connecting", default=False)  # an engine that may connect does, here
+_hearing: list[Callable[[sa.Connection], None]] = []
 _is_down = False
 
 
+class Application(Protocol):
+    """What knows the application's engines, and connects them to the database of the test."""
+
+    def owns(self, dialect: sa.Dialect, args: Any, to: Any) -> bool:
+        """Tell whether an engine is the application's."""
+
+    def where(self, dialect: sa.Dialect, to: Any) -> tuple[Any, Any, object]:
+        """Return where it connects now, and what its connection is to be known by; or refuse."""
+
+
 @contextmanager
-def guard() -> Iterator[None]:
-    """Refuse whatever else connects, for as long as the context lasts."""
+def guard(application: Application) -> Iterator[None]:
+    """Stand for as long as the context lasts."""
+    for each in project().allowed:
+        if not isinstance(each, str):
+            trust(getattr(each, "sync_engine", each))
+
+    def connect(dialect: sa.Dialect, record: Any, args: Any, to: Any) -> Any:
+        return None if _is_down else connect_as_allowed(application, dialect, record, args, to)
+
+    listeners: dict[str, Any] = {
+        "handle_error": explain_lock,
+        "do_connect": connect,
+        "commit": tell_of_commit,
+    }
     with ExitStack() as stack:
-        sa.event.listen(sa.Engine, "do_connect", refuse_stranger)
-        stack.callback(sa.event.remove, sa.Engine, "do_connect", refuse_stranger)
-        for each in project().allowed:
-            if not isinstance(each, str):
-                trust(getattr(each, "sync_engine", each))
+        for event, listener in listeners.items():
+            sa.event.listen(sa.Engine, event, listener)
+            stack.callback(sa.event.remove, sa.Engine, event, listener)
         for path in DRIVERS_CONNECT:
             with suppress(ImportError):  # of a driver that is not installed
-                connect = guarded(pkgutil.resolve_name(path))
-                stack.enter_context(mock.patch(path, connect))
+                stack.enter_context(mock.patch(path, guarded(pkgutil.resolve_name(path))))
         yield
+
+
+def connect_as_allowed(
+    application: Application, dialect: sa.Dialect, record: ConnectionPoolEntry, args: Any, to: Any
+) -> Any:
+    """Connect an engine where it may; refuse one that would reach another database."""
+    if dialect not in _trusted and dialect.name not in allowed() and not is_open(args, to):
+        if not application.owns(dialect, args, to):
+            named = name(dialect, args, to)
+            refuse(f"a connection to {named}. {OTHERS}", how_to(application))
+        args, to, known = application.where(dialect, to)
+        record.info[KNOWN] = known
+    token = _connecting.set(True)
+    try:
+        return dialect.connect(*args, **to)
+    except Exception as error:
+        if sqlstate(error) != "53300":  # too_many_connections
+            raise
+        problem = "PostgreSQL has no connection left. A worker needs 3, a test with real commits"
+        fix = "lower -n, or raise max_connections"
+        raise failure(f"{problem} more.", fix) from None
+    finally:
+        _connecting.reset(token)
+
+
+OTHERS = "It is not a database of this run."
+
+
+def name(dialect: sa.Dialect, args: Any, to: Any) -> object:
+    """Name the database that an engine would connect to."""
+    return address_of(args, to) if dialect.name == "postgresql" else f"a {dialect.name} database"
+
+
+def how_to(application: Application) -> str:
+    """Say what to write so that an engine may connect."""
+    return (
+        f"{application} Where this engine is the application's too, write engines=[...]; where it "
+        f"is of another store that the tests may change, allowed=[...]: {project().place}. To "
+        "test migrations there is the fixture empty_database."
+    )
+
+
+def tell_of_commit(connection: sa.Connection) -> None:
+    """Tell who wants to hear it that somebody commits."""
+    for hear in _hearing:
+        hear(connection)
+
+
+def explain_lock(context: sa.ExceptionContext) -> None:
+    """Say who holds a lock that was waited for too long."""
+    if sqlstate(context.original_exception) == "55P03":  # lock_not_available
+        told = context.sqlalchemy_exception or context.original_exception
+        told.add_note(
+            "Another session of this test holds the lock, such as that of db: commit or close it "
+            "first.\nWhat a fixture deletes at its end is gone without it."
+        )
+
+
+@contextmanager
+def hearing_commits(hear: Callable[[sa.Connection], None]) -> Iterator[None]:
+    """Have a function called at each commit, by whichever engine."""
+    _hearing.append(hear)
+    try:
+        yield
+    finally:
+        _hearing.remove(hear)
+
+
+class Severed:
+    """Stands in the place of a connection that was opened before the guard stood."""
+
+    def close(self) -> None:
+        """Close nothing: not even the end of the session is to reach its server."""
+
+    rollback = terminate = close
+
+    def __getattr__(self, name: str) -> Any:
+        """Refuse everything else."""
+        refuse(f"a connection that was opened before the tests. {OTHERS}", ask())
+
+
+_put_aside: list[Any] = []  # never closed
+
+
+def sever() -> None:
+    """Have nobody use a connection that was opened before, pooled or held: no event would fire.
+
+    They belong to other databases. Pools open others in their place.
+    """
+    found = [it for it in gc.get_objects() if issubclass(type(it), KINDS)]
+    engines = [it for it in found if isinstance(it, sa.Engine)]
+    spared = [it.pool for it in engines if it.dialect in _trusted or it.dialect.name in allowed()]
+    for it in found:
+        pool = getattr(it, "_pool", None) or getattr(it, "_ConnectionRecord__pool", None)
+        if not isinstance(it, sa.Engine) and it.dbapi_connection and pool not in spared:
+            _put_aside.append(it.dbapi_connection)
+            is_held = isinstance(it, PoolProxiedConnection)
+            it.dbapi_connection = Severed() if is_held else None
+
+
+KINDS = (sa.Engine, ConnectionPoolEntry, PoolProxiedConnection)
+
+
+def allowed() -> list[str]:
+    """Return the names of the dialects that may connect."""
+    return [each for each in project().allowed if isinstance(each, str)]
 
 
 def stand(*, down: bool) -> None:
     """Take the guard down while a test runs that is none of ours, or put it up again."""
     global _is_down  # noqa: PLW0603 - one test at a time runs in a process
+    if _is_down and not down:
+        sever()
     _is_down = down
 
 
@@ -82,49 +220,19 @@ def open_engine(url: sa.URL, **options: Any) -> AsyncEngine:
 
 def trust(engine: sa.Engine) -> None:
     """Let an engine connect."""
-    if engine.dialect not in _trusted:
-        _trusted.add(engine.dialect)
-        sa.event.listen(engine, "do_connect", connect_or_explain)
-
-
-def connect_or_explain(dialect: sa.Dialect, _record: object, args: Any, to: Any) -> Any:
-    """Connect; say what to do where the server has too few connections."""
-    token = _connecting.set(True)
-    try:
-        return dialect.connect(*args, **to)
-    except Exception as error:
-        if sqlstate(error) != "53300":  # too_many_connections
-            raise
-        problem = "PostgreSQL has no connection left. A worker needs 3, a test with real commits"
-        fix = "lower -n, or raise max_connections"
-        raise failure(f"{problem} more.", fix) from None
-    finally:
-        _connecting.reset(token)
-
-
-def refuse_stranger(dialect: sa.Dialect, _record: object, args: Any, to: dict[str, Any]) -> Any:
-    """Refuse an engine that would connect past the transaction of the test."""
-    if _is_down or dialect in _trusted:
-        return None  # SQLAlchemy connects
-    if not (dialect.name in project().allowed or is_open(args, to)):
-        where = f"database {to.get('database', to.get('dbname'))!r} on {to.get('host')!r}"
-        advice = use_a_factory()
-        if not dialect.is_async:
-            advice = f"Synchronous engines are not served; allowed=[...] lets them pass, {place()}."
-        refuse(f"a connection to {where}, where nothing would undo changes.", advice)
-    return connect_or_explain(dialect, _record, args, to)
+    _trusted.add(engine.dialect)
 
 
 def guarded(connect: Callable[..., Any]) -> Callable[..., Any]:
     """Return a driver's function that connects, for nobody but an engine that may."""
 
     @functools.wraps(connect)
-    def connect_if_trusted(*args: Any, **to: Any) -> Any:
+    def connect_if_allowed(*args: Any, **to: Any) -> Any:
         if not (_is_down or _connecting.get() or is_open(args, to)):
-            refuse("a connection by the driver itself, past SQLAlchemy.", use_a_factory())
+            refuse("a connection by the driver itself, past SQLAlchemy.", ask())
         return connect(*args, **to)
 
-    return connect_if_trusted
+    return connect_if_allowed
 
 
 def is_open(*arguments: object) -> bool:
@@ -132,15 +240,16 @@ def is_open(*arguments: object) -> bool:
     return any(name in str(arguments) for name in _open)
 
 
-def place() -> str:
-    """Where the project's names stand."""
-    return project().place
-
-
-def use_a_factory() -> str:
+def ask() -> str:
     """Say how to reach the database of the test."""
+    if wide_fixtures:
+        return (
+            f"It comes from {wide_fixtures[-1]}, which lives longer than a test. Leave out its "
+            "scope=, and ask for db in it; or, where every test may count on the rows that it "
+            "writes, write them in a function that the fixture roles hands to seed_once."
+        )
     return (
         "In a test ask for db, client, engine or get_db_session, and open connections by a factory "
-        f"in sessions=[...] or by its engine ({place()}). Rows that every test may count on belong "
-        "into the fixture roles, not into a fixture of a module or of the session."
+        f"in sessions=[...] or by its engine ({project().place}). A test that opens sessions by "
+        'other means asks for @pytest.mark.usefixtures("override_get_db").'
     )

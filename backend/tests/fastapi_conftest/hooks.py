@@ -6,25 +6,29 @@ import asyncio
 import functools
 import gc
 import importlib.metadata
+import inspect
 import sys
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
+from unittest import IsolatedAsyncioTestCase
 
 import pytest
 import pytest_asyncio
 import sqlalchemy as sa
 
+from .application import connections
 from .embedded import explain_full_disk
-from .guard import guard, stand
+from .guard import guard, sever, stand
 from .project import PREFIX, check_project, project
-from .record import CLONED, LEFT, RETRY, Record, begin
+from .record import REFUSED, RETRY, Record, begin, running, wide_fixtures
 from .refusals import MARKER, SetUpError, set_up_error
 from .report import RECORD, refusals_fail
 from .steps import found, hand_over, schema_once
-from .template import Template
+from .template import Template, sweep_after
 
 LOOP_SCOPES = ("asyncio_default_fixture_loop_scope", "asyncio_default_test_loop_scope")
+FIXTURES_A_TEST = "show_fixtures_per_test"
 ON_ONE_LOOP = pytest.mark.asyncio(loop_scope="session")
 
 
@@ -54,9 +58,17 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", "anyio: a test like any other")
     stack = ExitStack()
     config.add_cleanup(stack.close)
-    stack.enter_context(guard())
-    sa.event.listen(sa.Engine, "handle_error", explain_full_disk)
-    stack.callback(sa.event.remove, sa.Engine, "handle_error", explain_full_disk)
+    stack.enter_context(guard(connections()))
+    stack.enter_context(connections().watched())
+    sa.event.listen(sa.Engine, "handle_error", explain_error)
+    stack.callback(sa.event.remove, sa.Engine, "handle_error", explain_error)
+
+
+def explain_error(context: sa.ExceptionContext) -> None:
+    """Say what to do about an error that is the machine's."""
+    template = found()
+    engine = context.engine.url if context.engine else "postgresql://"
+    explain_full_disk(context, sa.make_url(getattr(template, "url", engine)))
 
 
 def check_versions() -> None:
@@ -91,9 +103,14 @@ def is_ours(item: pytest.Item) -> bool:
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Prepare the server before xdist's workers start: only they will know whether it is needed."""
-    if session.config.getoption("tx", default=None) and not session.config.option.collectonly:
+    if session.config.getoption("tx", default=None) and not only_looks(session.config):
         with suppress(SetUpError):
             prepare_schema(session.config)
+
+
+def only_looks(config: pytest.Config) -> bool:
+    """Tell whether no test is to run."""
+    return any(config.getoption(name) for name in ("collectonly", "showfixtures", FIXTURES_A_TEST))
 
 
 def prepare_schema(config: pytest.Config) -> None:
@@ -108,6 +125,14 @@ def pytest_configure_node(node: Any) -> None:  # xdist may not be installed
     """Hand the template to an xdist worker, which then neither starts nor checks a server."""
     it = found()  # since pytest_sessionstart
     node.workerinput[PREFIX] = it if isinstance(it, str) else tuple(it or ())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(error: object) -> None:  # xdist may not be installed
+    """Drop the databases that a worker has left which has crashed."""
+    if error and isinstance(template := found(), Template):
+        with suppress(Exception):  # else the next run does it
+            asyncio.run(sweep_after(template))
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -137,24 +162,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if ours and first in names and "override_get_db" not in names:
             # Before the fixtures that the test asks for, after those that live longer.
             names.insert(names.index(first) + 1, "override_get_db")
-        if (
-            everywhere
-            or "fresh_database" in names
-            or project().has_real_commits(item.path, item.nodeid)
-        ):
+        has_a_loop = issubclass(getattr(item, "cls", None) or object, IsolatedAsyncioTestCase)
+        needs = has_a_loop or "fresh_database" in names
+        if everywhere or needs or project().has_real_commits(item.path, item.nodeid):
             item.add_marker("fresh_database")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Prepare the server if a test needs it; refuse a wrong set-up with one message."""
+    sever()
     gc.freeze()  # keeps the garbage collector from searching modules and tests again and again
     if hasattr(session.config, "workerinput"):
         if handed := session.config.workerinput.get(PREFIX):
             hand_over(handed if isinstance(handed, str) else Template(*handed))
         return
     is_needed = any("engine" in getattr(item, "fixturenames", ()) for item in session.items)
-    if is_needed and not session.config.option.collectonly:
+    if is_needed and not only_looks(session.config):
         prepare_schema(session.config)
 
 
@@ -177,7 +201,32 @@ def pytest_runtest_setup(item: pytest.Item) -> Any:
     refused = [] if refusals_fail(item.config) else before.texts(RETRY)
     again = refused[0] if refused else before.first_refusal
     is_marked = item.get_closest_marker("fresh_database") is not None
-    kept = [(kind, text) for kind, text in before.notes if kind in (CLONED, LEFT)]
+    kept = [(kind, text) for kind, text in before.notes if kind not in (REFUSED, RETRY)]
     item.stash[RECORD] = begin(Record(is_marked or bool(again), again, kept))
     stand(down=not is_ours(item))
     return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Any:
+    """Note that the test itself runs, and none of its fixtures."""
+    __tracebackhide__ = True
+    running().is_called = True
+    try:
+        return (yield)
+    finally:
+        running().is_called = False
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Any:
+    """Remember which fixture is set up that lives longer than a test, to name it in a refusal."""
+    __tracebackhide__ = True
+    if fixturedef.scope == "function":
+        return (yield)
+    file = Path(inspect.getfile(inspect.unwrap(fixturedef.func))).name
+    wide_fixtures.append(f"the {fixturedef.scope} fixture {fixturedef.argname!r} in {file}")
+    try:
+        return (yield)
+    finally:
+        wide_fixtures.pop()

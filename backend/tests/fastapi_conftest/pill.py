@@ -7,13 +7,18 @@ transaction and stops every COMMIT, however it is written and whoever sends it.
 from .project import PREFIX
 
 ENDS = "this would end the transaction of the test."
-STATE = "FC001"  # the SQLSTATE of the trigger
+STATE, STATE_OF_SESSION = "FC001", "FC002"  # the SQLSTATEs of the trigger, and of `_check`
 ONLY_HERE = (  # SQLSTATEs of errors that real commits may not meet
     STATE,
+    STATE_OF_SESSION,
     "0A000",  # a statement that was prepared before its table was changed
     "25001",  # VACUUM and the like, which no transaction allows
     "3B001",  # the savepoint is gone: somebody has ended the transaction and begun another
     "25P01",  # there is no transaction
+)
+OF_ONE_SESSION = (
+    "a temporary object, a cursor or a prepared statement, which belongs to one session or "
+    "transaction of the server."
 )
 SAVEPOINT = f"SAVEPOINT {PREFIX}"
 # How often the test has changed the catalogue's tables of columns, types and functions: also what
@@ -23,8 +28,16 @@ CHANGES = " + ".join(
     for table in ("pg_attribute", "pg_type", "pg_proc")
     for what in ("inserted", "updated", "deleted")
 )
-# On each new connection. `_restart` sets the sequences back, `_verify` fails after DDL, `_check`
-# does what a COMMIT does with deferred constraints.
+PREPARED = "EXISTS (SELECT FROM pg_prepared_statements WHERE from_sql)"
+CURSORS = "EXISTS (SELECT FROM pg_cursors WHERE name <> '')"
+TEMPORARY = " OR ".join(
+    f"EXISTS (SELECT FROM pg_{table} WHERE {prefix}namespace = pg_my_temp_schema() AND NOT "
+    f"starts_with({prefix}name, '{PREFIX}'))"
+    for table, prefix in (("class", "rel"), ("proc", "pro"))
+)
+# On each new connection. `_restart` sets the sequences back, `_verify` fails after DDL. `_check`
+# does what a COMMIT does with deferred constraints, and fails where there is something that a
+# COMMIT would end, or that other sessions would not see.
 PREPARE = f"""
     BEGIN READ WRITE;
     CREATE TEMP TABLE {PREFIX} ();
@@ -36,10 +49,13 @@ PREPARE = f"""
       $$ BEGIN PERFORM @restart; END $$;
     CREATE FUNCTION pg_temp.{PREFIX}_verify() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
       IF {CHANGES} > 0 THEN RAISE 'DDL'; END IF;
-      IF EXISTS (SELECT FROM pg_prepared_statements WHERE from_sql) THEN RAISE 'PREPARE'; END IF;
+      IF {PREPARED} THEN RAISE 'PREPARE'; END IF;
     END $$;
     CREATE FUNCTION pg_temp.{PREFIX}_check() RETURNS void LANGUAGE plpgsql AS $$
     DECLARE able text; late text; BEGIN
+      IF {PREPARED} OR {CURSORS} OR {TEMPORARY} THEN
+        RAISE '{OF_ONE_SESSION}' USING ERRCODE = '{STATE_OF_SESSION}';
+      END IF;
       SELECT string_agg(name, ', '), string_agg(name, ', ') FILTER (WHERE condeferred)
         INTO able, late FROM pg_constraint JOIN pg_namespace AS n ON n.oid = connamespace,
         format('%I.%I', nspname, conname) AS name WHERE condeferrable AND conname <> '{PREFIX}';

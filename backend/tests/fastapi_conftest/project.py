@@ -5,17 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
 
 from .refusals import set_up_error
 
 VERSION = "0.3.0"
 PREFIX = "fastapi_conftest"  # of all that is created on a server or on a disk
-DRIVER = "postgresql+asyncpg"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,7 @@ class Project:
     schema_files: Sequence[Path]
     make_engine: Callable[..., AsyncEngine]
     driver: str
+    engines: Sequence[Any]
     real_commits: bool | Sequence[str | Path]
     allowed: Sequence[Any]
 
@@ -38,16 +40,21 @@ class Project:
         """Where to correct an argument."""
         return f"in isolate(...) of {self.conftest}"
 
+    @property
+    def is_synchronous(self) -> bool:
+        """Whether a factory makes synchronous sessions, which rollback cannot serve."""
+        return any(not issubclass(it.class_, AsyncSession) for it in self.sessions)
+
     def has_real_commits(self, path: Path, nodeid: str) -> bool:
         """Tell whether `real_commits` names this test, its file or a folder above it.
 
         Its entries may be relative to any folder above the conftest, because where pytest's
         root is depends on how it is called.
         """
-        if isinstance(self.real_commits, bool):
-            return self.real_commits
+        if self.is_synchronous or self.real_commits is True:
+            return True
         name = f"{path.as_posix()}{nodeid[len(nodeid.partition('::')[0]) :]}"
-        for entry in self.real_commits:
+        for entry in self.real_commits or ():
             for full in places(str(entry), self.conftest.parent):
                 rest = name.removeprefix(full)
                 if name.startswith(full) and rest[:1] in ("", "/", ":", "["):
@@ -79,6 +86,7 @@ def isolate(  # noqa: PLR0913 - one call tells all, each by its name
     schema_files: Sequence[Path] = (),
     make_engine: Callable[..., AsyncEngine] = create_async_engine,
     driver: str | None = None,
+    engines: Sequence[Any] = (),
     real_commits: bool | Sequence[str | Path] = False,
     allowed: Sequence[Any] = (),
 ) -> None:
@@ -99,6 +107,8 @@ def isolate(  # noqa: PLR0913 - one call tells all, each by its name
         `create_async_engine(url)`. It is called as make_engine(url, **options), and its options
         must give way to these.
     driver: of the tests' own server, such as "postgresql+psycopg"; by default the application's.
+    engines: engines of the application that no factory in `sessions` has, and that connect
+        elsewhere than those which one has.
     real_commits: True to run all tests with real commits; or the node ids, files and folders of
         the tests that need them, as the end of the report prints them.
     allowed: what else the tests may connect to: engines, or names of dialects such as "sqlite".
@@ -113,6 +123,7 @@ def isolate(  # noqa: PLR0913 - one call tells all, each by its name
         schema_files=schema_files,
         make_engine=make_engine,
         driver=driver or driver_of(sessions),
+        engines=engines,
         real_commits=real_commits,
         allowed=allowed,
     )
@@ -122,11 +133,12 @@ def isolate(  # noqa: PLR0913 - one call tells all, each by its name
 
 
 def driver_of(sessions: Any) -> str:
-    """Return the driver of the first factory's engine."""
+    """Return the asynchronous driver of the application, or one that is installed."""
     for factory in sessions if isinstance(sessions, list | tuple) else ():
-        if (bind := getattr(factory, "kw", {}).get("bind")) is not None:
+        if isinstance(bind := getattr(factory, "kw", {}).get("bind"), AsyncEngine):
             return str(bind.url.drivername)
-    return DRIVER
+    installed = [name for name in ("asyncpg", "psycopg") if find_spec(name)]
+    return f"postgresql+{(*installed, 'asyncpg')[0]}"
 
 
 def check_project() -> None:
@@ -151,17 +163,24 @@ def wrong_arguments(told: Project) -> Iterator[tuple[str, str]]:
         yield f"sessions is {told.sessions!r}, not a list of factories", "sessions=[SessionLocal]"
         return
     for factory in told.sessions:
-        if not issubclass(getattr(factory, "class_", object), AsyncSession):
-            yield f"{factory!r} is no factory of AsyncSession", "list an async_sessionmaker"
+        yield from wrong_factory(factory)
     if not isinstance(told.metadata, sa.MetaData):
         yield f"metadata is {told.metadata!r}, not a MetaData", "metadata=Base.metadata"
     for name in ("create_schema", "make_engine"):
         if (it := getattr(told, name)) is not None and not callable(it):
             yield f"{name} is {it!r}, not a function", f"{name}=the_function, without calling it"
-    for name in ("schema_files", "real_commits", "allowed"):
+    for name in ("schema_files", "engines", "real_commits", "allowed"):
         if isinstance(it := getattr(told, name), str | Path):
             yield f"{name} is {it!r}, not a list", f"{name}=[{it!r}]"
     yield from missing_files(told)
+
+
+def wrong_factory(factory: Any) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with a session factory, with what to write."""
+    if not issubclass(getattr(factory, "class_", object), AsyncSession | Session):
+        yield f"{factory!r} is no factory of sessions", "list a sessionmaker"
+    elif not issubclass(factory.class_, AsyncSession) and not factory.kw.get("bind"):
+        yield f"{factory!r} is synchronous and has no engine", "sessionmaker(bind=engine)"
 
 
 def missing_files(told: Project) -> Iterator[tuple[str, str]]:

@@ -11,6 +11,11 @@ from typing import Any
 
 # The kinds of notes. REFUSED is final; RETRY is what real commits can do, so the test runs again.
 REFUSED, RETRY, CLONED, LEFT = "refused", "retry", "cloned anew", "left"
+ENDS_THE_RUN = "ends the run"
+NOT_CALLED = "not called by rollback"
+NOT_IN_FORCE = "row-level security not in force"
+BY_FLAW = "real commits for all"
+ENDED = "connection ended after the test"
 NEVER_GIVEN_BACK = "a connection that was never given back"
 
 
@@ -22,10 +27,16 @@ class Record:
     first_refusal: str = ""  # of the run before this one, where this is the second
     notes: list[tuple[str, str]] = field(default_factory=list)
     outcomes: dict[str, str] = field(default_factory=dict)  # of the phases
+    is_called: bool = False  # the test itself runs, and none of its fixtures
 
     def note(self, kind: str, text: str) -> None:
         """Note something for the report."""
         self.notes.append((kind, text))
+
+    def note_once(self, kind: str, text: str) -> None:
+        """Note something that a test may meet many times."""
+        if (kind, text) not in self.notes:
+            self.note(kind, text)
 
     def texts(self, *kinds: str) -> list[str]:
         """Return what was noted under these kinds."""
@@ -41,6 +52,8 @@ class Record:
 
 
 _running = Record()
+# The fixtures that live longer than a test and are being set up, the innermost last.
+wide_fixtures: list[str] = []
 
 
 def running() -> Record:

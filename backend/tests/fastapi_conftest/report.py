@@ -7,6 +7,7 @@ reported. The record of a test travels with the report of its teardown, from whi
 from __future__ import annotations
 
 import functools
+from asyncio import CancelledError
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -15,11 +16,17 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 from .project import PREFIX
-from .record import CLONED, REFUSED, RETRY, Record, running
+from .record import CLONED, ENDS_THE_RUN, REFUSED, RETRY, Record, running
 from .refusals import SetUpError
 
 RECORD = pytest.StashKey[Record]()  # of a test's last run
+RUNS = pytest.StashKey[list[Any]]()  # the reports of each run of the test that runs
+TWICE = "\nWhat both runs have left outside the database, such as files or lists, is there twice."
 WRONG = "the set-up is wrong: "
+SCOPE = (
+    "A fixture that lives longer than a test asks for one of the test's own, such as db, client or "
+    "override_get_db. Leave out its scope=, and that of the fixtures that ask for it."
+)
 MANY = 10  # tests that ran again, from which on a suite may as well start with real commits
 
 
@@ -29,27 +36,39 @@ def refusals_fail(config: pytest.Config) -> bool:
 
 
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-    """Run a test again, with real commits, where a rolled-back transaction had to refuse."""
+    """Run a test again, with real commits, where a rolled-back transaction had to refuse.
+
+    The second run is one for the hooks of others, too: so a time limit begins anew.
+    """
     if reruns_of_a_plugin(item.config) or item.get_closest_marker("flaky"):
         return None  # pytest-rerunfailures runs it again
-    cls = getattr(item, "cls", None)
+    if RUNS in item.stash:
+        item.stash[RUNS].append(runtestprotocol(item, log=False, nextitem=nextitem))
+        return True
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    item.stash[RUNS] = [runtestprotocol(item, log=False, nextitem=nextitem)]
+    if refused := why_again(item):
+        if isinstance(item, pytest.Function) and item.cls:
+            vars(item.instance).clear()  # pytest makes one for both runs
+        item.ihook.pytest_runtest_protocol(item=item, nextitem=nextitem)
+        for failed in [report for report in item.stash[RUNS][-1] if report.failed][:1]:
+            failed.sections.insert(0, ("Refused at first, without real commits", refused + TWICE))
+    for report in item.stash[RUNS][-1]:
+        item.ihook.pytest_runtest_logreport(report=report)
+    del item.stash[RUNS]
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
+def why_again(item: pytest.Item) -> str:
+    """Return what a test was refused that real commits can do, where it may run again."""
+    record, cls = item.stash[RECORD], getattr(item, "cls", None)
     is_final = item.config.getoption("usepdb", default=None) or refusals_fail(item.config)
     # What subtests of a first run have reported is told already, and stays.
     has_subtests = "subtests" in getattr(item, "fixturenames", ()) or hasattr(cls, "subTest")
-    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    reports = runtestprotocol(item, log=False, nextitem=nextitem)
-    first = item.stash[RECORD]
-    retry = [] if first.real_commits else first.texts(RETRY)
-    if retry and not (is_final or has_subtests):
-        if isinstance(item, pytest.Function) and cls:
-            vars(item.instance).clear()  # pytest makes one for both runs
-        reports = runtestprotocol(item, log=False, nextitem=nextitem)
-        if failed := next((report for report in reports if report.failed), None):
-            failed.sections.insert(0, ("Refused at first, without real commits", retry[0]))
-    for report in reports:
-        item.ihook.pytest_runtest_logreport(report=report)
-    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
-    return True
+    if record.real_commits or is_final or has_subtests:
+        return ""
+    return next(iter(record.texts(RETRY)), "")
 
 
 @functools.cache
@@ -69,12 +88,19 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
     if call.excinfo and isinstance(error := call.excinfo.value, SetUpError):
         item.session.shouldfail = "the set-up is wrong"
         report.longrepr = f"{WRONG}{error}"
+    if report.failed and "ScopeMismatch" in report.longreprtext:
+        report.sections.insert(0, ("What to do about the scope", SCOPE))
     refused = [f"Refused: {text}" for text in record.texts(REFUSED, RETRY)]
+    if refused and call.excinfo and call.excinfo.errisinstance(CancelledError):
+        report.longrepr = f"{refused[0]}\nIt was refused in a task that the test was waiting for."
     record.outcomes[call.when] = report.outcome  # the last of a phase; subtests report before
     if call.when == "teardown":
         if refused and {*record.outcomes.values()} == {"passed"}:  # by gather(), for instance
             report.outcome = "failed"
             report.longrepr = f"{refused[0]}\nThe test has swallowed this, and passed."
+        if ends := record.texts(ENDS_THE_RUN):
+            report.outcome, report.longrepr = "failed", f"{ends[0]}. The run ends here."
+            item.session.shouldfail = ends[0]
         setattr(report, PREFIX, record.told())
     if report.failed and refused and refused[0] not in report.longreprtext:  # it is buried
         report.sections.insert(0, ("What the test was refused", refused[0]))

@@ -6,42 +6,32 @@ the test that runs; without a test, whatever asks for a statement is refused.
 
 from __future__ import annotations
 
-import re
+import asyncio
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import PoolProxiedConnection
 
+from .application import BY_ROLLBACK, OTHER_LOOP, Target, running_loop
 from .clone import Clone
 from .drivers import ONE_CONNECTION, in_transaction, is_lost, settings_when_new, sqlstate
-from .guard import open_engine, use_a_factory
+from .fidelity import listeners_of, take_over
+from .guard import ask, open_engine
 from .pill import BEGIN, ENDS, ONLY_HERE, PREPARE, RESTART, SAVEPOINT, VERIFY
-from .record import LEFT, NEVER_GIVEN_BACK, RETRY, running
+from .project import project
+from .record import LEFT, NEVER_GIVEN_BACK, NOT_CALLED, RETRY, running
 from .refusals import refuse
 from .savepoint import LOST, UNDO, Facts, Savepoint
-
-# What may make settings; `survey` adds the routines of the schema whose bodies do, or call those. A
-# false alarm costs no more than a second run.
-SETS = r"(^|\*/|;)\s*((RE)?SET|DO)\b|\bset_\w+\s*\("
-ROUTINES = r"""
-    WITH RECURSIVE routines AS (
-      SELECT proname, lanname, concat(prosrc, pg_get_function_sqlbody(p.oid)) AS body
-      FROM pg_proc AS p JOIN pg_language AS l ON l.oid = prolang
-      WHERE lanname NOT IN ('internal', 'c') AND pronamespace <> 'pg_catalog'::regnamespace
-    ), setters AS (
-      SELECT proname FROM routines
-      WHERE body ~* '\m(set|reset|execute)' OR lanname NOT IN ('sql', 'plpgsql')
-      UNION SELECT r.proname FROM routines AS r JOIN setters AS s ON strpos(body, s.proname) > 0
-    ) SELECT proname FROM setters
-"""
+from .settings import that_tell_settings
 
 
 class Rollback(Clone):
     """Makes the connections of an engine behave as if each had a transaction of its own.
 
+    flaw: why tests of this application cannot be served by rollback, if so.
     connection: SQLAlchemy's of `db_transaction`, kept from test to test.
     savepoint: of the test that runs.
     left: connections that tests have not given back; held, because collecting one would close the
@@ -51,16 +41,32 @@ class Rollback(Clone):
     # What runs after somebody has ended the test's transaction cannot write.
     SETTINGS = ("default_transaction_read_only = on",)
 
-    async def open(self) -> AsyncEngine:
-        """Return an engine whose commits and rollbacks are a savepoint's."""
-        engine = open_engine(self.url, **ONE_CONNECTION)
-        self.connection: AsyncConnection | None = None
+    def __init__(self, *arguments: Any) -> None:
+        """Describe it."""
+        super().__init__(*arguments)
+        self.engine: Any = None
+        self.flaw: str | None = None
         self.savepoint: Savepoint | None = None
+
+    async def open(self, target: Target) -> None:
+        """Make the engine, whose one connection is as the application's are."""
+        self.connection: AsyncConnection | None = None
         self.left: list[PoolProxiedConnection] = []
-        listen = partial(sa.event.listen, engine.sync_engine)
-        listen("connect", self.prepare)
-        async with engine.connect():
-            pass  # from now on there is this one connection
+        self.engine = open_engine(self.url, **ONE_CONNECTION)
+        sa.event.listen(self.engine.sync_engine, "connect", self.prepare)
+        async with self.engine.connect() as own:  # from now on there is this one connection
+            with self.connections.connected_to(target):
+                self.flaw = await take_over(own, self.connections.engines)
+            await self.connections.end(own)
+            await own.run_sync(self.note_facts)
+        self.emulate(self.engine.sync_engine)
+        if project().make_engine is create_async_engine:
+            for listener in listeners_of(self.connections.engines):
+                running().note(NOT_CALLED, f"the listener {listener}; make_engine=... can add it")
+
+    def emulate(self, engine: Any) -> None:
+        """Have commits and rollbacks of an engine be a savepoint's."""
+        listen = partial(sa.event.listen, engine)
         listen("checkout", self.note_checkout)
         listen("handle_error", self.on_error)
         for name in ("do_execute", "do_executemany", "do_execute_no_params"):
@@ -71,25 +77,23 @@ class Rollback(Clone):
         for name in ("set_isolation_level", "set_readonly", "set_deferrable"):
             setattr(dialect, name, self.not_in_a_test(getattr(dialect, name)))
         # An app that closes its pool must not close the one connection.
-        setattr(engine.sync_engine, "dispose", lambda *_, **__: None)  # noqa: B010 - for mypy
-        return engine
+        engine.dispose = lambda *_, **__: None
 
     def prepare(self, new: Any, _record: object) -> None:
-        """Make the pill and its functions on a new connection, and note the script of a commit."""
+        """Make the pill and its functions on a new connection."""
         new.run_async(lambda driver: driver.execute(PREPARE.replace("@restart", self.restart)))
-        settings, _ = settings_when_new(new)
-        commit = f"{settings}; RELEASE {SAVEPOINT}; {SAVEPOINT}"
-        self.facts = Facts(commit, self.are_deferrable, self.may_set)
+
+    def note_facts(self, own: sa.Connection) -> None:
+        """Note what the savepoints of this connection have to know."""
+        settings, _ = settings_when_new(own.connection.dbapi_connection)
+        self.facts = Facts(settings, self.are_deferrable, *self.tell_settings)
 
     async def survey(self, connection: AsyncConnection) -> None:
         """Note what may make settings, and whether PostgreSQL leaves anything to the COMMIT."""
         await super().survey(connection)
         query = "SELECT EXISTS (SELECT FROM pg_constraint WHERE condeferrable)"
         self.are_deferrable = bool(await connection.scalar(sa.text(query)))
-        routines = [re.escape(name) for name in await connection.scalars(sa.text(ROUTINES))]
-        sets = "|".join([SETS, *(rf'\b{name}"?\s*\(' for name in routines)])
-        search = re.compile(sets, re.IGNORECASE | re.MULTILINE).search
-        self.may_set = lru_cache(1_000)(search)  # an app has some hundred statements
+        self.tell_settings = await that_tell_settings(connection)
 
     async def begin(self) -> AsyncConnection:
         """Begin the transaction of a test, and set its savepoint, in one round trip."""
@@ -100,6 +104,7 @@ class Rollback(Clone):
         script = (BEGIN, RESTART, SAVEPOINT) if self.sequences else (BEGIN, SAVEPOINT)
         await shared.driver_connection.execute("; ".join(script))
         self.savepoint = Savepoint(shared, mine.connection, self.facts)
+        self.connections.target = BY_ROLLBACK
         return self.connection
 
     async def end(self, connection: AsyncConnection) -> str | None:
@@ -131,23 +136,33 @@ class Rollback(Clone):
             await connection.close()  # it is not for the next test
         return None
 
-    def note_checkout(self, _new: Any, _record: object, mine: PoolProxiedConnection) -> None:
-        """Let the test that runs know this connection as one of its own."""
+    def note_checkout(self, new: Any, _record: object, mine: PoolProxiedConnection) -> None:
+        """Let the test that runs know this connection as one of its own.
+
+        Here others go on, as while a pool connects: two tasks that share a session fail as they
+        would in production.
+        """
         if self.savepoint:
             self.savepoint.known.setdefault(mine)
+            try:
+                new.run_async(lambda _: asyncio.sleep(0))
+            except asyncio.CancelledError:  # the pool would close the connection: once more, later
+                if task := asyncio.current_task():
+                    task.uncancel()
+                    task.cancel()
 
     def execute(self, name: str, *arguments: Any) -> bool:
         """Execute a statement in the savepoint of the test that runs."""
         if self.savepoint is None:
-            refuse("a statement outside the transaction of a test.", use_a_factory())
-        self.check_loop()
+            refuse("a statement outside the transaction of a test.", ask())
+        if running_loop() is not self.connections.loop:
+            refuse(OTHER_LOOP)
         self.savepoint.execute(name, *arguments)
         return True
 
     def do_commit(self, mine: PoolProxiedConnection) -> None:
         """Commit to the savepoint, where the connection is one of the test's."""
         if self.savepoint and mine in self.savepoint.known:
-            self.check_loop()
             self.savepoint.commit(mine)
 
     def do_rollback(self, mine: PoolProxiedConnection) -> None:
@@ -160,7 +175,9 @@ class Rollback(Clone):
 
         def change_or_refuse(connection: Any, value: Any) -> None:
             if self.savepoint and self.savepoint.shared is connection and value:
-                refuse("isolation level and access mode of a test's transaction are fixed.")
+                self.savepoint.refuse(
+                    "isolation level and access mode of a test's transaction are fixed."
+                )
             change(connection, value)
 
         return change_or_refuse
@@ -168,7 +185,7 @@ class Rollback(Clone):
     def get_driver_connection(self, of: Any) -> Any:
         """Refuse the connection of the driver, by which a session could work unseen."""
         if self.savepoint:
-            refuse("the driver's own connection.")
+            self.savepoint.refuse("the driver's own connection.")
         return of.driver_connection
 
     @staticmethod
@@ -176,3 +193,11 @@ class Rollback(Clone):
         """Keep the connection when a request is cancelled; SQLAlchemy would take it for lost."""
         if not isinstance(context.original_exception, Exception):
             context.is_disconnect = False
+
+    async def close(self) -> None:
+        """Close the one connection."""
+        await super().close()
+        engine, self.engine = self.engine, None
+        if engine:
+            vars(engine.sync_engine).pop("dispose")  # which make_engine has replaced
+            await engine.dispose()

@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
-from typing import Any, NamedTuple
+from functools import lru_cache, partial
+from typing import Any, NamedTuple, NoReturn
 
 from sqlalchemy.pool import PoolProxiedConnection
 
 from .drivers import finish, in_transaction, is_lost, sqlstate
-from .guard import use_a_factory
-from .pill import CHECK, ENDS, ONLY_HERE, SAVEPOINT
+from .guard import ask
+from .pill import CHECK, CURSORS, ENDS, ONLY_HERE, PREPARED, SAVEPOINT
+from .record import Record, running
 from .refusals import refuse
 
 UNDO = f"ROLLBACK TO {SAVEPOINT}"
@@ -32,6 +34,10 @@ ASK = """
       locktype IN ('transactionid', 'advisory') OR locktype = 'relation'
       AND mode NOT IN ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock'))
 """
+# The same for what no lock shows.
+ASK_AFTER_TEXT = f"{ASK}; SELECT 1 / (NOT {PREPARED} AND NOT {CURSORS})::int"
+GRACE = 0.1  # seconds for a refusal to reach the test
+PATIENCE = 10  # seconds to wait for the statement of another session
 # What takes a lock that outlives its transaction: the server cannot tell then whose it is.
 takes_session_lock = lru_cache(1_000)(
     re.compile(r"\bpg_(try_)?advisory_lock", re.IGNORECASE).search
@@ -44,12 +50,16 @@ UNCOMMITTED = (
 MADE_SETTINGS = "another session of this test has made settings, and not committed yet."
 
 
+OUTLASTS = "a setting of the session, which outlasts its transaction: here all sessions are one."
+
+
 class Facts(NamedTuple):
     """What a savepoint has to know of its database and its connection."""
 
-    commit: str  # the script of a commit
+    settings: str  # the script that makes the settings those of a new connection
     are_deferrable: bool  # some constraints, whose check belongs to the commit
     may_set: Callable[[str], object]  # tells whether a statement may make settings
+    may_outlast: Callable[[str], object]  # and whether those may outlast their transaction
 
 
 class Savepoint:
@@ -59,6 +69,7 @@ class Savepoint:
     known: what this test has checked out of the pool; held so that none is collected, which would
         close the shared connection.
     owner: whose work the savepoint can undo, until its commit or rollback.
+    turns: who may execute a statement; in the order in which they have asked.
     """
 
     def __init__(self, shared: Any, first: PoolProxiedConnection, facts: Facts) -> None:
@@ -66,50 +77,82 @@ class Savepoint:
         self.shared, self.first, self.facts = shared, first, facts
         self.known: dict[PoolProxiedConnection, None] = {first: None}
         self.owner: PoolProxiedConnection | None = None
-        self.has_set = False  # the owner, since its last commit
-        self.is_executing = False
+        self.has_set = self.outlasts = False  # the owner, since its last commit
+        self.turns, self.executing = asyncio.Lock(), ""
         self.by_text = False  # a statement was written as text, and so can be DDL
+        self.tasks_before = asyncio.all_tasks()
+
+    def refuse(self, problem: str) -> NoReturn:
+        """Refuse a statement, and end this run of the test soon, should nobody hear it."""
+        __tracebackhide__ = True
+        cancel = partial(self.cancel_tasks, running())
+        loop = asyncio.get_running_loop()
+        # Not a timer of the loop, whose clock may stand still.
+        threading.Timer(GRACE, loop.call_soon_threadsafe, [cancel]).start()
+        refuse(problem)
+
+    def cancel_tasks(self, record: Record) -> None:
+        """Cancel all tasks of the test, unless its fixtures end in order already."""
+        if record.is_called:
+            for task in asyncio.all_tasks() - self.tasks_before:
+                task.cancel()
 
     @contextmanager
-    def turn(self, mine: PoolProxiedConnection) -> Iterator[None]:
-        """Let this connection execute something, once no statement of another runs."""
+    def turn(self, mine: PoolProxiedConnection, statement: str) -> Iterator[None]:
+        """Let this connection execute something, once all who have asked before have done so."""
         if mine not in self.known:
-            refuse("a statement outside the transaction of a test.", use_a_factory())
-        while self.is_executing:
-            self.shared.run_async(lambda _: asyncio.sleep(0.001))
-        self.check_transaction()
-        self.is_executing = True
+            refuse("a statement outside the transaction of a test.", ask())
+        self.shared.run_async(self.wait)
         try:
+            self.executing = statement
+            self.check_transaction()
             yield
         except Exception as error:
             self.check_transaction()
             if sqlstate(error) in ONLY_HERE:
-                refuse(str(error).partition("\n")[0])  # psycopg adds the server's context
+                self.refuse(str(error).partition("\n")[0])  # psycopg adds the server's context
             raise
         finally:
-            self.is_executing = False
+            self.turns.release()
         self.check_transaction()
+
+    async def wait(self, _: object) -> None:
+        """Wait for a turn; give up where the statement of another session takes too long."""
+        if not self.turns.locked():
+            await self.turns.acquire()
+            return
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self.turns.acquire()
+        except TimeoutError:
+            self.refuse(
+                f"a wait of {PATIENCE} s for another session, which executes {self.executing}"
+            )
 
     def check_transaction(self) -> None:
         """Refuse whatever has ended the transaction of the test."""
         if is_lost(self.shared):
-            refuse(LOST)
+            self.refuse(LOST)
         if not in_transaction(self.shared):
-            refuse(ENDS)
+            self.refuse(ENDS)
 
     def execute(self, name: str, cursor: Any, statement: str, *rest: Any) -> None:
         """Execute a statement in the savepoint, once that is this connection's."""
         context = rest[-1]
         mine = context.root_connection.connection
-        with self.turn(mine):
+        with self.turn(mine, statement):
             if context.execution_options.get("stream_results"):
-                refuse("a cursor on the server, which reads between other sessions' statements.")
+                self.refuse(
+                    "a cursor on the server, which reads between other sessions' statements."
+                )
             if takes_session_lock(statement):
-                refuse("an advisory lock of the session: here all sessions are one.")
+                self.refuse("an advisory lock of the session: here all sessions are one.")
             if self.owner is not mine:
                 self.pass_to(mine)
             self.by_text |= context.is_text or context.isddl
-            self.has_set |= bool(self.facts.may_set(statement))
+            if self.facts.may_set(statement):
+                self.has_set = True
+                self.outlasts |= bool(self.facts.may_outlast(statement))
             getattr(context.dialect, name)(cursor, statement, *rest)
 
     def pass_to(self, mine: PoolProxiedConnection) -> None:
@@ -117,15 +160,15 @@ class Savepoint:
         if self.owner:
             self.ask_owner(then=UNDO)
             if self.has_set:
-                refuse(MADE_SETTINGS)
+                self.refuse(MADE_SETTINGS)
         self.owner = mine
 
     def ask_owner(self, then: str) -> None:
         """Refuse unless the owner has only read; else run a script."""
         try:
-            self.send(f"{ASK}; {then}")
+            self.send(f"{ASK_AFTER_TEXT if self.by_text else ASK}; {then}")
         except Exception:  # noqa: BLE001 - a changed row, or an earlier error of the owner
-            refuse(UNCOMMITTED)
+            self.refuse(UNCOMMITTED)
 
     def send(self, script: str) -> None:
         """Run a script in one round trip, which cancelling the task does not stop half-way."""
@@ -133,14 +176,18 @@ class Savepoint:
 
     def commit(self, mine: PoolProxiedConnection) -> None:
         """Do what a COMMIT does, but for writing to the disk."""
-        with self.turn(mine):
+        with self.turn(mine, "COMMIT"):
             if self.owner not in (None, mine):
                 self.ask_owner(then="")  # `mine` may have written by a DBAPI cursor
                 return
+            if self.outlasts:
+                self.refuse(OUTLASTS)
             try:
                 if self.facts.are_deferrable or self.by_text:
                     mine.cursor().execute(CHECK)
-                self.send(self.facts.commit)
+                # Where text was executed, a view may have made settings unseen.
+                settings = f"{self.facts.settings}; " if self.has_set or self.by_text else ""
+                self.send(f"{settings}RELEASE {SAVEPOINT}; {SAVEPOINT}")
             except BaseException as error:
                 if in_transaction(self.shared):
                     self.send(UNDO)
@@ -152,7 +199,7 @@ class Savepoint:
     def roll_back(self, mine: PoolProxiedConnection) -> None:
         """Undo what this connection has not committed."""
         if self.owner is mine and in_transaction(self.shared):
-            with self.turn(mine):
+            with self.turn(mine, "ROLLBACK"):
                 if self.owner is mine:  # still, after a wait for its turn
                     try:
                         self.send(UNDO)
@@ -161,4 +208,4 @@ class Savepoint:
 
     def free(self) -> None:
         """Let the next one who executes a statement own the savepoint."""
-        self.owner, self.has_set = None, False
+        self.owner, self.has_set, self.outlasts = None, False, False

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import NullPool
 
 from .drivers import ONE_CONNECTION, sqlstate
-from .embedded import PATIENCE, embedded_server_url
+from .embedded import PATIENCE, ROLE, embedded_server_url
 from .guard import open_engine
 from .project import project
 from .refusals import Refusal, set_up_error
@@ -30,28 +30,35 @@ def place(url: sa.URL) -> object:
     return url.host or url.query.get("host")
 
 
-def server_url() -> sa.URL:
-    """Return the URL of TEST_DATABASE_URL, or start the embedded server and return its URL."""
+def server_url() -> tuple[sa.URL, str | None]:
+    """Return the URL of TEST_DATABASE_URL, or start the embedded server and return its URL.
+
+    With the latter comes the role of the application. Whatever driver the URL names, the tests use
+    the application's.
+    """
     given = os.environ.get("TEST_DATABASE_URL")
-    what, fix = "TEST_DATABASE_URL", f"export TEST_DATABASE_URL={example_url()}"
-    if given is None:
-        what = f"The driver {project().driver!r}"
-        fix = f"driver=... of the application, {project().place}"
+    fix = f"export TEST_DATABASE_URL={example_url()}"
     try:
-        url = sa.make_url(embedded_server_url() if given is None else given)
-        if url.get_backend_name() == "postgresql":
-            project().make_engine(url, **ONE_CONNECTION)  # only loads the driver
-            return url
-        problem = f"names {url.drivername}"
+        url = embedded_server_url() if given is None else sa.make_url(given)
+    except (sa.exc.ArgumentError, ValueError):  # their messages may show a password
+        raise set_up_error("TEST_DATABASE_URL is not a database URL", fix) from None
+    if url.get_backend_name() != "postgresql":
+        problem = f"TEST_DATABASE_URL names {url.drivername}; PostgreSQL is needed"
+        raise set_up_error(problem, fix)
+    url = url.set(drivername=project().driver)
+    try:
+        project().make_engine(url, **ONE_CONNECTION)  # only loads the driver
     except TypeError as error:
         problem = f"make_engine(url, {', '.join(ONE_CONNECTION)}) fails: {error}"
         fix = f"let the options of make_engine give way to ours, {project().place}"
         raise set_up_error(problem, fix) from error
     except (sa.exc.InvalidRequestError, ImportError) as error:
-        problem = f"cannot be used ({error})"
-    except (sa.exc.ArgumentError, ValueError):  # their messages may show a password
-        problem = "is not a database URL"
-    raise set_up_error(f"{what} {problem}; PostgreSQL with an async driver is needed", fix)
+        problem = f"The driver {project().driver!r} cannot be used ({error})"
+        fix = (
+            f"pip install asyncpg; or name another asynchronous one: driver=..., {project().place}"
+        )
+        raise set_up_error(problem, fix) from error
+    return url, ROLE if given is None else None
 
 
 async def check_access(engine: AsyncEngine) -> None:

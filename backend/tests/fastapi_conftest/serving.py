@@ -10,18 +10,25 @@ from typing import Any
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 
-def as_served(app: Application) -> Application:
-    """Return an ASGI application that gives each request a task and a context of its own.
+class as_served:  # noqa: N801 - it reads as the function that it is used as
+    """An ASGI application that gives each request a task and a context of its own.
 
     A client in the process of the test would call the application in the task of the test: what a
     request sets in a context variable would still be set in the next request, and a session that is
     scoped by the current task would be one for all of them.
 
-    app: an ASGI application.
+    app: the application; its attributes are those of what is returned, too.
     """
 
-    async def serve(scope: Any, receive: Any, send: Any) -> None:
-        work: Any = app(scope, receive, send)
+    def __init__(self, app: Application) -> None:
+        """Wrap an application."""
+        self.wrapped = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve a request, a connection or the lifespan."""
+        work: Any = self.wrapped(scope, receive, send)
         await asyncio.create_task(work, context=contextvars.Context())
 
-    return serve
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the application, such as its state."""
+        return getattr(self.wrapped, name)

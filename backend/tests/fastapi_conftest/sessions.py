@@ -13,10 +13,11 @@ from typing import Any
 from weakref import WeakSet
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import ORMExecuteState, Session
+from sqlalchemy.orm.attributes import set_committed_value
 
-from .guard import some_are_open
+from .guard import hearing_commits, some_are_open
 from .record import LEFT, running
 from .refusals import refuse
 
@@ -24,14 +25,16 @@ PATIENCE = 20  # seconds to wait for a task to end
 
 
 @contextmanager
-def redirected(engines: list[AsyncEngine], to: AsyncEngine) -> Iterator[None]:
-    """Have engines work as another one, each with the options that it was given."""
+def redirected(engines: list[AsyncEngine], to: Any) -> Iterator[None]:
+    """Have engines work as another one, each with the options that it was given.
+
+    Each stays an engine of its own, with connections of its own, and says that it is where it was.
+    """
     before = [(each, each.sync_engine) for each in engines]
     for each, own in before:
-        options = own.get_execution_options()
-        each.sync_engine = (
-            to.sync_engine.execution_options(**options) if options else to.sync_engine
-        )
+        stands_in: Any = to.sync_engine.execution_options(**own.get_execution_options())
+        stands_in.url, stands_in.dispose = own.url, to.sync_engine.dispose
+        each.sync_engine = stands_in
     try:
         yield
     finally:
@@ -53,30 +56,50 @@ async def no_task_outlives_this() -> AsyncIterator[None]:
         refuse(problem, "Await its end.")
 
 
+def relationships_loaded(session: Session) -> Iterator[tuple[Any, str, Any]]:
+    """Yield the relationships that the objects of a session have loaded, with their values."""
+    for one in session.identity_map.values():
+        state = sa.inspect(one)
+        for name in set(state.mapper.relationships.keys()) - state.unloaded:
+            yield one, name, state.dict[name]
+
+
 @contextmanager
-def selecting_anew(session: Session, engine: sa.Engine) -> Iterator[None]:
+def selecting_anew(session: Session | AsyncSession) -> Iterator[None]:
     """Have a session refresh what it has loaded and selects again, once another has committed.
 
-    Until then, as in production, loaded rows and relationships stay as they are.
+    Until then, as in production, loaded rows and relationships stay as they are. `session.get` does
+    not look for what has changed, `session.refresh` does.
+
+    session: the test's own; asynchronous or not.
     """
+    sync_session = session.sync_session if isinstance(session, AsyncSession) else session
     own, others_committed = WeakSet[sa.Connection](), False
 
     def note(connection: sa.Connection) -> None:
         nonlocal others_committed
         others_committed |= connection not in own
 
-    def refresh(state: ORMExecuteState) -> None:
+    def refresh(state: ORMExecuteState) -> Any:
         is_of_test = not (state.is_column_load or state.is_relationship_load)
+        is_whole = not {"stream_results", "yield_per"} & state.execution_options.keys()
         may_be_stale = others_committed or some_are_open()
         # Without a flush before it, it would overwrite what the test has changed.
-        if may_be_stale and state.is_select and is_of_test and session.autoflush:
-            state.update_execution_options(populate_existing=True)
+        if not (may_be_stale and state.is_select and is_of_test and sync_session.autoflush):
+            return None
+        if not (is_whole and state.is_orm_statement):
+            return None
+        loaded = [*relationships_loaded(sync_session)]
+        result = state.invoke_statement(execution_options={"populate_existing": True}).freeze()
+        for one, name, value in loaded:
+            if name in sa.inspect(one).unloaded:
+                set_committed_value(one, name, value)
+        return result()
 
     def begin(_session: Any, _transaction: Any, connection: sa.Connection) -> None:
         own.add(connection)
 
-    sa.event.listen(session, "after_begin", begin)
-    sa.event.listen(session, "do_orm_execute", refresh)
-    sa.event.listen(engine, "commit", note)
-    yield
-    sa.event.remove(engine, "commit", note)
+    sa.event.listen(sync_session, "after_begin", begin)
+    sa.event.listen(sync_session, "do_orm_execute", refresh)
+    with hearing_commits(note):
+        yield

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from typing import Any
 
-import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import (
-    AsyncConnection,
-    AsyncEngine,
-    AsyncSession,
-    async_sessionmaker,
-)
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from .administrator import Administrator
+from .application import Connections, connections
 from .clone import Clone, Seed
 from .project import project
 from .real_commits import RealCommits
-from .record import running
+from .record import BY_FLAW, running
 from .refusals import SetUpError, set_up_error
 from .rollback import Rollback
-from .sessions import no_task_outlives_this, redirected, selecting_anew
+from .sessions import no_task_outlives_this, redirected
 from .template import Template, prepare
 
 _found: list[Template | str] = []  # by schema_once; a text says what is wrong with the set-up
@@ -44,6 +41,12 @@ async def schema_once(*, rebuild: bool = False) -> Template:
             _found.append(str(error))
     if isinstance(found := _found[0], str):
         raise SetUpError(found)
+    if unknown := sorted(project().metadata.tables.keys() - set(found.tables)):
+        problem = (
+            f"Only this process knows the tables {', '.join(unknown)}, not what built the schema"
+        )
+        fix = "import the modules of these models above isolate(...)"
+        raise set_up_error(problem, f"{fix} in {project().conftest}")
     return found
 
 
@@ -60,23 +63,34 @@ def found() -> Template | str | None:
 class Worker:
     """The databases of this process, one for each path, and the engine by which tests know them."""
 
-    def __init__(self, template: Template, admin: Administrator) -> None:
+    def __init__(self, template: Template, admin: Administrator, connections: Connections) -> None:
         """Describe the databases; each is cloned when its first test needs it."""
         name = os.environ.get("PYTEST_XDIST_WORKER", "main")
-        self.rollback = Rollback(name, template, admin)
-        self.real_commits = RealCommits(f"{name}_real", template, admin)
-        self.admin = admin
-        self.engines = engines_of_the_app(template)
+        self.admin, self.connections = admin, connections
+        self.rollback = Rollback(name, template, admin, connections)
+        self.real_commits = RealCommits(f"{name}_real", template, admin, connections)
+        connections.loop = asyncio.get_running_loop()
 
     @property
-    def engine(self) -> AsyncEngine:
-        """The engine of the app, on the database of the test that runs."""
-        return self.engines[0]
+    def engine(self) -> Any:
+        """The application's own engine, on the database of the test that runs."""
+        return self.connections.engines[0]
 
     @property
     def clone(self) -> Clone:
         """The database of the test that runs."""
         return self.real_commits if running().real_commits else self.rollback
+
+    async def start_test(self) -> Any:
+        """Let a test work on its database; return its own connection."""
+        if not running().real_commits:
+            connection = await self.rollback.start_test()
+            if not self.rollback.flaw:
+                return connection
+            await self.rollback.end_test(connection)
+            running().note(BY_FLAW, self.rollback.flaw)
+            running().real_commits = True
+        return await self.real_commits.start_test()
 
     async def seed(self, seed: Seed) -> None:
         """Have each database seeded when it is cloned; those that are there are cloned anew."""
@@ -90,42 +104,26 @@ class Worker:
             await clone.drop()
 
 
-def engines_of_the_app(template: Template) -> list[AsyncEngine]:
-    """Return the engines behind the app's factories; factories that have none get a new one."""
-    found: list[AsyncEngine] = []
-    without = []
-    for factory in project().sessions:
-        binds = [factory.kw.get("bind"), *(factory.kw.get("binds") or {}).values()]
-        engines = [bind for bind in binds if isinstance(bind, AsyncEngine)]
-        found += engines
-        without += [] if engines else [factory]
-    if without:
-        found.append(project().make_engine(sa.make_url(template.url)))
-    for factory in without:
-        factory.configure(bind=found[-1])
-    return found
-
-
 @asynccontextmanager
 async def clone_for_this_worker(template: Template) -> AsyncIterator[Worker]:
-    """Give this process databases of its own, cloned from the template, and drop them at the end.
+    """Give this process databases of its own, cloned from the template; drop them at the end.
 
     `.engine` of what is yielded is the application's own engine. It works on the database of the
     test that runs; without a test, it is refused.
     """
     async with AsyncExitStack() as stack:
-        admin = await stack.enter_async_context(aclosing(Administrator(sa.make_url(template.url))))
-        worker = Worker(template, admin)
+        admin = await stack.enter_async_context(aclosing(template.administrator()))
+        worker = Worker(template, admin, connections())
         stack.push_async_callback(worker.drop)
         _workers.append(worker)
         stack.callback(_workers.remove, worker)
         yield worker
 
 
-def worker_of(engine: AsyncEngine) -> Worker:
+def worker_of(engine: Any) -> Worker:
     """Return the worker whose engine this is."""
     for worker in _workers:
-        if engine in worker.engines:
+        if engine in worker.connections.engines:
             return worker
     problem = f"{engine!r} is not the engine of clone_for_this_worker"
     raise set_up_error(problem, f"pass on what the fixture engine yields, in {project().conftest}")
@@ -143,16 +141,16 @@ async def seed_once(engine: AsyncEngine, seed: Seed) -> None:
 class Transaction:
     """The transaction of one test."""
 
-    def __init__(self, clone: Clone, connection: AsyncConnection) -> None:
+    def __init__(self, worker: Worker, connection: Any) -> None:
         """Begin with the connection that the test may use itself."""
-        self.clone, self.connection = clone, connection
+        self.worker, self.connection = worker, connection
 
     async def roll_back(self) -> None:
         """Undo all that the test has done, committed or not."""
-        await self.clone.end_test(self.connection)
+        await self.worker.clone.end_test(self.connection)
 
 
-async def begin_with_savepoint(engine: AsyncEngine) -> Transaction:
+async def begin_with_savepoint(engine: Any) -> Transaction:
     """Begin the transaction of a test, and set the savepoint for what the test commits.
 
     With @pytest.mark.fresh_database there is neither: commits are real, and `roll_back` deletes
@@ -160,12 +158,36 @@ async def begin_with_savepoint(engine: AsyncEngine) -> Transaction:
 
     engine: the one of `clone_for_this_worker`.
     """
-    clone = worker_of(engine).clone
-    return Transaction(clone, await clone.start_test())
+    worker = worker_of(engine)
+    return Transaction(worker, await worker.start_test())
+
+
+class Commits:
+    """What one test commits for good."""
+
+    def __init__(self, worker: Worker, connection: Any) -> None:
+        """Begin with the connection that the test may use itself."""
+        self.worker, self.connection = worker, connection
+
+    async def delete(self) -> None:
+        """Delete all that the test has committed, and verify that nothing else is left of it."""
+        await self.worker.clone.end_test(self.connection)
+
+
+async def begin_with_real_commits(engine: Any) -> Commits:
+    """Begin a test whose commits are real: what synchronous applications need.
+
+    The connection is of the kind that the application's first engine has.
+
+    engine: the one of `clone_for_this_worker`.
+    """
+    worker = worker_of(engine)
+    running().real_commits = True
+    return Commits(worker, await worker.start_test())
 
 
 @asynccontextmanager
-async def sessions_in(connection: AsyncConnection) -> AsyncIterator[None]:
+async def sessions_in(connection: Any) -> AsyncIterator[None]:
     """Have the app's sessions, and all else on its engines, work in the transaction of the test.
 
     Tasks that a request or the test starts may run until the context ends; those left then are
@@ -173,23 +195,9 @@ async def sessions_in(connection: AsyncConnection) -> AsyncIterator[None]:
 
     connection: that of `begin_with_savepoint`.
     """
-    (worker,) = [each for each in _workers if each.clone.engine is connection.engine]
-    with redirected(worker.engines, connection.engine):
+    (worker,) = _workers
+    engines = [it for it in worker.connections.engines if isinstance(it, AsyncEngine)]
+    rollback = worker.rollback.engine if worker.clone is worker.rollback else None
+    with redirected(engines if rollback else [], rollback):
         async with no_task_outlives_this():
             yield
-
-
-@asynccontextmanager
-async def session_of_the_test(
-    factory: async_sessionmaker[AsyncSession], connection: AsyncConnection
-) -> AsyncIterator[AsyncSession]:
-    """Open a session that selects anew what a request has committed.
-
-    What it has loaded, a request may have changed meanwhile: a query sees that, `session.get` does
-    not look, `session.refresh` does.
-
-    connection: that of `begin_with_savepoint`.
-    """
-    async with factory() as session:
-        with selecting_anew(session.sync_session, connection.sync_engine):
-            yield session

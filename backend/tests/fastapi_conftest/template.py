@@ -12,19 +12,26 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import inspect
+import logging
+import os
 import time
-from contextlib import aclosing, suppress
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from .administrator import LIMIT, LOCK, Administrator
+from .drivers import sqlstate
 from .guard import open_engine, open_to_everybody
 from .project import PREFIX, VERSION, project
 from .refusals import SetUpError, set_up_error
 from .server import check_access, check_database, place, server_url
 
+CREATE_ROLE = """
+    DO $$ BEGIN CREATE ROLE {} LOGIN CREATEDB; EXCEPTION WHEN duplicate_object THEN NULL; END $$
+"""
 BUILDERS_PATIENCE = 300  # seconds to wait while another run builds its schema; arbitrary
 
 
@@ -34,13 +41,19 @@ class Template(NamedTuple):
     url: str
     name: str
     header: str
+    tables: list[str]  # of the models that it was built from
+    owner: str | None  # the role of the application, where that is another one than ours
+
+    def administrator(self) -> Administrator:
+        """Return what creates and drops databases on the server."""
+        return Administrator(sa.make_url(self.url), self.owner)
 
 
 async def prepare(*, rebuild: bool) -> Template:
     """Find or start the server, drop what killed runs left on it, find or build the template."""
     started = time.perf_counter()
-    url = server_url()
-    async with aclosing(Administrator(url)) as admin:
+    url, owner = server_url()
+    async with aclosing(Administrator(url, owner)) as admin:
         await check_access(admin.engine)
         try:
             async with asyncio.timeout(BUILDERS_PATIENCE):
@@ -50,6 +63,8 @@ async def prepare(*, rebuild: bool) -> Template:
             holder = f"pg_locks WHERE locktype = 'advisory' AND (classid, objid) = ({LOCK}, 0)"
             fix = f"SELECT pg_terminate_backend(pid) FROM {holder}"
             raise set_up_error(problem, fix) from None
+        if owner:
+            await admin.run(CREATE_ROLE.format(owner))
         swept = await sweep(admin)
         wanted = f"{PREFIX} {fingerprint()}"
         name = None if rebuild else await find_template(admin, wanted)
@@ -59,12 +74,16 @@ async def prepare(*, rebuild: bool) -> Template:
     header = f"database: PostgreSQL {number.partition(' ')[0]} at {place(url)}, schema {state}"
     header += f", {swept} left-over databases dropped" if swept else ""
     header += f", ready in {(time.perf_counter() - started) * 1000:.0f} ms"
-    return Template(url.render_as_string(hide_password=False), name, header)
+    url_text = url.render_as_string(hide_password=False)
+    return Template(url_text, name, header, sorted(project().metadata.tables), owner)
 
 
 def fingerprint() -> str:
     """Return a digest of what the schema is made of, and of the version of this folder."""
     told = project()
+    if not (told.metadata.tables or told.create_schema):
+        problem = "metadata has no tables"
+        raise set_up_error(problem, f"import the models above isolate(...) in {told.conftest}")
     parts = [VERSION]
     if told.create_schema:
         parts.append(source_of(told.create_schema))
@@ -109,11 +128,11 @@ async def find_template(admin: Administrator, wanted: str) -> str | None:
     query = """
         SELECT datname FROM pg_database
         WHERE datistemplate AND NOT datallowconn AND datconnlimit = :limit
-          AND pg_get_userbyid(datdba) = current_user
+          AND pg_get_userbyid(datdba) = coalesce(:owner, current_user)
           AND starts_with(shobj_description(oid, 'pg_database'), :wanted)
         ORDER BY oid DESC LIMIT 1
     """
-    for name in await admin.ask(query, limit=LIMIT, wanted=wanted):
+    for name in await admin.ask(query, limit=LIMIT, wanted=wanted, owner=admin.owner):
         with suppress(sa.exc.DBAPIError):  # another run notes the same at this moment
             await comment(admin, name, wanted)
         return str(name)
@@ -129,24 +148,63 @@ async def build_template(admin: Administrator, wanted: str) -> str:
     """Create the schema in a database of its own, and seal it."""
     name, seal = admin.name("template"), "IS_TEMPLATE true ALLOW_CONNECTIONS false"
     await admin.create(name, "template0")
-    engine = open_engine(admin.engine.url.set(database=name))
+    engine = open_engine(admin.url(name))
     create_schema = project().create_schema or project().metadata.create_all
     try:
-        with open_to_everybody(name):
-            async with engine.begin() as empty_database:
+        with open_to_everybody(name), nothing_else_changed():
+            async with engine.connect() as empty_database:
                 await check_database(empty_database, name)
-                await empty_database.exec_driver_sql("SET LOCAL statement_timeout = 0")
+                await empty_database.exec_driver_sql("SET statement_timeout = 0")
+                await empty_database.commit()  # so that migrations have transactions of their own
                 await empty_database.run_sync(create_schema)
+                await empty_database.commit()
     except SetUpError:
         raise
     except Exception as error:
-        problem = f"create_schema failed: {error!r}"
-        raise set_up_error(problem, f"create_schema=..., {project().place}") from error
+        raise schema_error(error) from error
     finally:
         await engine.dispose()
     await comment(admin, name, wanted)
     await admin.run(f"ALTER DATABASE {name} WITH {seal}")
     return name
+
+
+def schema_error(error: Exception) -> SetUpError:
+    """Return the error that ends the run where the schema cannot be created."""
+    fix = f"create_schema=..., {project().place}"
+    if sqlstate(getattr(error, "orig", error)) == "42710" and "role" in str(error):
+        fix = (
+            "a role belongs to the whole server, and is there after the first run: in the schema "
+            "write DO $$ BEGIN CREATE ROLE ...; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
+        )
+    return set_up_error(f"create_schema failed: {error!r}", fix)
+
+
+@contextmanager
+def nothing_else_changed() -> Iterator[None]:
+    """Put back what building the schema changes in this process, such as Alembic's fileConfig.
+
+    Else the outcome of a test would depend on whether its run has built the schema.
+    """
+    variables = dict(os.environ)
+    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+    before = [(each, dict(vars(each)), [*getattr(each, "handlers", ())]) for each in loggers]
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(variables)
+        for each, attributes, handlers in before:
+            vars(each).update(attributes)
+            if isinstance(each, logging.Logger):
+                each.handlers = handlers
+                each.setLevel(each.level)  # forgets which levels are enabled
+
+
+async def sweep_after(template: Template) -> None:
+    """Drop what processes of this run have left that are dead."""
+    async with aclosing(template.administrator()) as admin:
+        await sweep(admin)
 
 
 async def sweep(admin: Administrator) -> int:

@@ -1,15 +1,6 @@
 """What the project tests."""
 
 import pytest
-from httpx import ASGITransport, AsyncClient
-
-from app.main import admin_app
-
-
-@pytest.fixture
-def admin_client(get_db_session):
-    """A client of the second application."""
-    return AsyncClient(transport=ASGITransport(admin_app), base_url="http://admin")
 
 
 @pytest.mark.parametrize("time", [1, 2])

@@ -1,0 +1,70 @@
+"""The fixtures of this suite: each test finds a clean PostgreSQL database, with real commits."""
+
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from sqlalchemy import Connection, Engine
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.db import Base, SessionLocal
+from app.main import app as application
+
+sys.path.append(str(Path(__file__).parent))  # for every way in which pytest imports this file
+import fastapi_conftest as fc  # the folder beside this file, which stays as it is
+from fastapi_conftest import pytest_plugin_registered  # noqa: F401 - a hook, found here by pytest
+
+fc.isolate(application, sessions=[SessionLocal], metadata=Base.metadata)
+
+
+@pytest_asyncio.fixture(scope="session")
+async def engine() -> AsyncIterator[Engine]:
+    """The app's engine, on this worker's own clone of the schema."""
+    template = await fc.schema_once()
+    async with fc.clone_for_this_worker(template) as clone:
+        yield clone.engine
+
+
+@pytest_asyncio.fixture
+async def db_transaction(engine: Engine) -> AsyncIterator[Connection]:
+    """The test's own connection; what the test and the app commit is deleted afterwards."""
+    commits = await fc.begin_with_real_commits(engine)
+    yield commits.connection
+    await commits.delete()
+
+
+@pytest_asyncio.fixture
+async def override_get_db(db_transaction: Connection) -> AsyncIterator[None]:
+    """The app's own get_db, and all else on its engines, works on the test's database."""
+    async with fc.sessions_in(db_transaction):
+        yield
+
+
+@pytest.fixture
+def get_db_session(override_get_db: None) -> sessionmaker[Session]:
+    """The app's own session factory; what its sessions commit is gone after the test."""
+    return SessionLocal
+
+
+@pytest.fixture
+def db(get_db_session: sessionmaker[Session]) -> Iterator[Session]:
+    """The test's own session, to arrange and to assert. No request shares it."""
+    with get_db_session() as session, fc.selecting_anew(session):
+        yield session
+
+
+@pytest.fixture
+def app(override_get_db: None) -> FastAPI:
+    """The application, on the test's database."""
+    return application
+
+
+@pytest.fixture
+def client(app: FastAPI) -> Iterator[TestClient]:
+    """An HTTP client of the app, whose lifespan it runs."""
+    with TestClient(fc.as_served(app)) as client:
+        yield client

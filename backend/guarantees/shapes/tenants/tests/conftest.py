@@ -1,0 +1,76 @@
+"""The fixtures of this suite: each test finds a clean PostgreSQL database, for one ROLLBACK."""
+
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from fastapi import FastAPI
+from httpx import ASGITransport, AsyncClient
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
+
+from app.db import Base, SessionLocal
+from app.main import app as application
+
+sys.path.append(str(Path(__file__).parent))  # for every way in which pytest imports this file
+import fastapi_conftest as fc  # the folder beside this file, which stays as it is
+from fastapi_conftest import pytest_plugin_registered  # noqa: F401 - a hook, found here by pytest
+
+fc.isolate(application, sessions=[SessionLocal], metadata=Base.metadata, real_commits=True)
+
+
+@pytest_asyncio.fixture(scope="session")
+async def engine() -> AsyncIterator[AsyncEngine]:
+    """The app's engine, on this worker's own clone of the schema."""
+    template = await fc.schema_once()
+    async with fc.clone_for_this_worker(template) as clone:
+        yield clone.engine
+
+
+@pytest_asyncio.fixture
+async def db_transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """The test's transaction, always rolled back; what the app commits is a savepoint in it."""
+    transaction = await fc.begin_with_savepoint(engine)
+    yield transaction.connection
+    await transaction.roll_back()
+
+
+@pytest_asyncio.fixture
+async def override_get_db(db_transaction: AsyncConnection) -> AsyncIterator[None]:
+    """The app's own get_db, and all else on its engines, works in the test's transaction."""
+    async with fc.sessions_in(db_transaction):
+        yield
+
+
+@pytest.fixture
+def get_db_session(override_get_db: None) -> async_sessionmaker[AsyncSession]:
+    """The app's own session factory; what its sessions commit is gone after the test."""
+    return SessionLocal
+
+
+@pytest_asyncio.fixture
+async def db(get_db_session: async_sessionmaker[AsyncSession]) -> AsyncIterator[AsyncSession]:
+    """The test's own session, to arrange and to assert. No request shares it."""
+    async with get_db_session() as session:
+        with fc.selecting_anew(session):
+            yield session
+
+
+@pytest.fixture
+def app(override_get_db: None) -> FastAPI:
+    """The application, on the test's database."""
+    return application
+
+
+@pytest.fixture
+def client_factory(app: FastAPI) -> Callable[[str], AsyncClient]:
+    """A function that returns the HTTP client of a tenant."""
+
+    def client_for(tenant: str) -> AsyncClient:
+        transport = ASGITransport(fc.as_served(app))
+        return AsyncClient(
+            transport=transport, base_url="http://test", headers={"X-Tenant": tenant}
+        )
+
+    return client_for

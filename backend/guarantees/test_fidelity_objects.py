@@ -1,0 +1,48 @@
+"""Promise 3: what the test's own session has loaded stays usable when it selects anew."""
+
+from guarantees.factories import write_on_both_paths
+from guarantees.project import Project
+
+RELATED = """
+from sqlalchemy.orm import joinedload, relationship, selectinload
+
+Role.users = relationship(User, back_populates="role")
+User.role = relationship(Role, back_populates="users")
+ADMIN = sa.select(Role).where(Role.name == "admin")
+"""
+
+
+def test_relationships_stay_loaded(project: Project) -> None:
+    write_on_both_paths(
+        project,
+        RELATED
+        + """
+async def test_a_collection(client, db):
+    role = await db.scalar(ADMIN.options(selectinload(Role.users)))
+    await client.post("/users/ada")
+    await db.scalars(sa.select(Role))
+    assert role.users == []
+
+async def test_one_that_a_request_has_changed_and_the_test_selects_again(db):
+    role = await db.scalar(ADMIN.options(selectinload(Role.users)))
+    await db.commit()
+    async with SessionLocal() as request:
+        request.add(User(email="ada", role_id=role.id))
+        await request.commit()
+    await db.scalar(ADMIN.options(selectinload(Role.users)))
+    assert [user.email for user in role.users] == ["ada"]
+
+async def test_a_reference(client, db):
+    role = await db.scalar(ADMIN)
+    db.add(user := User(email="grace", role=role))
+    await db.commit()
+    await client.post("/users/ada")
+    found = (await db.scalars(sa.select(User).order_by(User.email))).all()
+    assert [each.email for each in found] == ["ada", "grace"]
+    assert user.role is role
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=6)

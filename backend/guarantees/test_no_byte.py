@@ -1,0 +1,149 @@
+"""Promise 6: no byte reaches a database that we did not create, whatever was connected before."""
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import make_url
+
+from guarantees.project import CONFTEST, HERE, Project
+from guarantees.proxy import Proxy, counting
+from guarantees.servers import Database
+
+# What the application has done with its database when it was imported, before any test.
+BEFORE = {
+    "nothing": "held = None",
+    "tables": "held = Base.metadata.create_all(engine)",
+    "a connection in each pool": """
+for each in engine, pinging, late():
+    with each.connect() as connection:
+        connection.execute(text("SELECT 1"))
+held = None
+""",
+    "a connection that is held": """
+held = engine.connect()
+held.execute(text("SELECT 1"))
+""",
+    "a session that is held": """
+held = SessionLocal()
+held.execute(text("SELECT 1"))
+""",
+}
+APP = """
+from functools import cache
+
+from sqlalchemy import text
+
+from app.db import SessionLocal, engine
+
+pinging = create_engine(engine.url, pool_pre_ping=True)
+
+@cache
+def late():
+    return create_engine(engine.url, pool_recycle=0)
+"""
+# Each test uses all of it, and does not care for errors.
+TESTS = """
+import asyncio
+import os
+import socket
+import threading
+
+import pytest
+from sqlalchemy import text
+
+from app import models
+
+INSERT = text("INSERT INTO users (email) VALUES ('ada')")
+
+def use(it):
+    try:
+        with it() as connection:
+            connection.execute(INSERT)
+            connection.commit()
+    except BaseException:
+        pass
+
+class Held:
+    def __enter__(self): return models.held
+    def __exit__(self, *_): pass
+
+WAYS = [models.engine.connect, models.pinging.connect, models.late().connect, Held,
+        models.SessionLocal]
+
+def use_all():
+    for it in WAYS:
+        use(it)
+
+@pytest.fixture(scope="session", autouse=True)
+def of_the_session():
+    use_all()
+    yield
+    use_all()
+
+def test_without_a_fixture():
+    use_all()
+
+def test_with_one(client):
+    use_all()
+    client.post("/users/grace")
+
+def test_in_a_thread(client):
+    thread = threading.Thread(target=use_all)
+    thread.start()
+    thread.join()
+
+async def test_in_a_task(client):
+    await asyncio.gather(*(asyncio.to_thread(use, it) for it in WAYS))
+
+def test_that_ends_its_session(client):
+    if models.held:
+        try:
+            models.held.commit()
+        except BaseException:
+            pass
+"""
+HOOKS = """
+
+def mark():
+    import socket
+    with socket.create_connection(("127.0.0.1", {control})) as control:
+        control.recv(1)
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(): mark()
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(): mark()
+"""
+
+
+@pytest.fixture
+def proxy(database: Database) -> Iterator[Proxy]:
+    """The way to the developer's database, on which each byte is counted."""
+    with counting(make_url(database.url)) as proxy:
+        yield proxy
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+@pytest.mark.parametrize("before", BEFORE.values(), ids=list(BEFORE))
+def test_nothing_reaches_the_developers_database(
+    project: Project, database: Database, proxy: Proxy, before: str, driver: str
+) -> None:
+    shutil.copytree(HERE / "shapes/synchronous", project.path, dirs_exist_ok=True)
+    own = make_url(database.url)
+    address = f"{own.username}:x@127.0.0.1:{proxy.port}/{own.database}"
+    project.replace("app/db.py", "nobody:secret@127.0.0.1:1/production", address)
+    models = project.read("app/models.py")
+    project.write("app/models.py", f"from sqlalchemy import create_engine\n{models}{APP}{before}")
+    project.write(CONFTEST, project.read(CONFTEST) + HOOKS.format(control=proxy.control))
+    project.write("tests/test_users.py", TESTS)
+    project.environment["DRIVER"] = driver
+
+    result = project.run("--tb=short")
+
+    assert result.parseoutcomes()["passed"] >= 1
+    begun, ended = proxy.marks
+    assert begun > 0 or before == BEFORE["nothing"]
+    assert ended == begun
+    database.query("DROP TABLE IF EXISTS users")

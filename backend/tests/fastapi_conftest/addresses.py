@@ -1,0 +1,71 @@
+"""Where an engine would connect, and how it connects elsewhere with all else that it was given."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+# What says where to connect and as whom, in the words of asyncpg and of libpq. All else that an
+# engine hands its driver stays: server_settings, options, the sizes of caches.
+WHERE = {
+    *("dsn", "conninfo", "service", "servicefile", "host", "hostaddr", "port", "database"),
+    *("dbname", "user", "password", "passfile", "target_session_attrs", "load_balance_hosts"),
+    *("channel_binding", "require_auth", "requirepeer", "requiressl", "direct_tls"),
+}
+ABOUT_ENCRYPTION = ("ssl", "gss", "krb", "scram_")  # and what begins like these
+
+
+class Address(NamedTuple):
+    """A database, by the host and port under which a driver looks for it."""
+
+    host: str
+    port: str
+    database: str
+
+    def __str__(self) -> str:
+        """Name it in a message."""
+        return f"database {self.database!r} on {self.host or 'the default host'}:{self.port}"
+
+
+def address_of(args: Sequence[Any], to: Mapping[str, Any]) -> Address:
+    """Return where a driver would connect with these arguments, after its defaults."""
+    given = of_dsn(args, to) | {name: value for name, value in to.items() if value is not None}
+    user = given.get("user") or os.environ.get("PGUSER") or getpass.getuser()
+    database = given.get("database") or given.get("dbname") or os.environ.get("PGDATABASE") or user
+    host = given.get("host") or os.environ.get("PGHOST", "")
+    port = given.get("port") or os.environ.get("PGPORT", "5432")
+    return Address(joined(host), joined(port), str(database))
+
+
+def of_dsn(args: Sequence[Any], to: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a connection string says, where there is one."""
+    dsn = str((args and args[0]) or to.get("dsn") or to.get("conninfo") or "")
+    if "://" not in dsn:
+        return dict(part.split("=", 1) for part in shlex.split(dsn) if "=" in part)
+    url = sa.make_url(dsn)
+    parts = {"host": url.host, "port": url.port, "database": url.database, "user": url.username}
+    return {name: value for name, value in (parts | dict(url.query)).items() if value}
+
+
+def joined(value: Any) -> str:
+    """Return one text for a host or a port, of which there may be several."""
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def elsewhere(
+    dialect: sa.Dialect, to: Mapping[str, Any], url: sa.URL
+) -> tuple[Sequence[Any], dict[str, Any]]:
+    """Return arguments by which a driver connects to this URL, with all else that it was given."""
+    args, own = dialect.create_connect_args(url)
+    kept = {name: value for name, value in to.items() if not says_where(name)}
+    return args, {**kept, **own}
+
+
+def says_where(name: str) -> bool:
+    """Tell whether an argument of a driver says where to connect, as whom or how encrypted."""
+    return name in WHERE or name.startswith(ABOUT_ENCRYPTION)

@@ -1,0 +1,307 @@
+"""The application's own engines, connected to the database of the test.
+
+They keep their pools with their limits, their options, isolation level, `connect_args` and event
+listeners: what is different from production is the address. An engine is the application's by
+identity, where a session factory has it or `isolate` names it, or by its address: one that would
+connect where those do.
+
+After a test a connection is reset and kept where it is idle, whole and of the session's event loop;
+else it is ended. A connection of asyncpg belongs to one event loop, and TestClient has loops of its
+own: on such a loop each use of the pool gets a new connection, which is closed when it is given
+back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+from weakref import WeakSet, ref
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
+
+from .addresses import Address, address_of, elsewhere
+from .drivers import in_transaction, is_lost, run_script, settings_when_new
+from .guard import KNOWN, ask, connect_as_allowed
+from .project import PREFIX, project
+from .record import ENDED, NEVER_GIVEN_BACK, running
+from .refusals import REAL_COMMITS_HELP, refuse
+
+Engine = sa.Engine | AsyncEngine
+NEW_AGAIN = """
+    CLOSE ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES;
+    SELECT pg_stat_force_next_flush();
+    DO $$ DECLARE it text; BEGIN
+      FOR it IN SELECT name FROM pg_prepared_statements WHERE from_sql
+      LOOP EXECUTE format('DEALLOCATE %I', it); END LOOP;
+    END $$
+"""
+OUTSIDE = "a connection of the application outside a test, where nothing would undo changes."
+OTHER_LOOP = "a statement on another event loop than that of the test: TestClient has its own."
+BY_ROLLBACK = "an engine of the application that the transaction of the test does not reach."
+
+
+class Target:
+    """A database that the application is connected to: that of one clone, until it is dropped."""
+
+    def __init__(self, url: sa.URL) -> None:
+        """Describe it."""
+        self.url = url
+
+
+@dataclass(eq=False)
+class Opened:
+    """A connection that the application has opened to a target.
+
+    loop: the event loop that it belongs to, if the driver is asynchronous.
+    holder: who has it now, and the thread that has asked for it.
+    script: what makes it as good as new, and its process id on the server.
+    """
+
+    target: Target
+    loop: asyncio.AbstractEventLoop | None
+    holder: Callable[[], PoolProxiedConnection | None] = lambda: None
+    thread: threading.Thread | None = None
+    script: str = ""
+    pid: int = 0
+    was_handed_out: bool = False
+
+
+class Connections:
+    """All connections of the application, and where new ones lead.
+
+    target: the database of the test that runs; or a text that says why there is none.
+    loop: the event loop of the tests, where connections are kept.
+    """
+
+    def __init__(self, engines: list[Engine]) -> None:
+        """Begin with the engines that are known by name."""
+        self.engines = engines
+        self.addresses: set[Address] = set()
+        self.dialects = WeakSet[sa.Dialect]()
+        self.target: Target | str = OUTSIDE
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.entries = WeakSet[ConnectionPoolEntry]()
+        self.of_other_loops: list[Any] = []  # closed elsewhere than on their loop
+        for engine in engines:
+            if engine.url.database:
+                self.addresses.add(address_of(*engine.dialect.create_connect_args(engine.url)))
+            self.adopt(engine.dialect)
+            self.take_the_place_of_a_creator(engine.dialect, engine.pool)
+
+    def __str__(self) -> str:
+        """Name the application's databases in a message."""
+        return f"The application's is {' or '.join(map(str, sorted(self.addresses)))}."
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Watch the pools for as long as the context lasts."""
+        with ExitStack() as stack:
+            for name, listener in (("checkout", self.check_out), ("checkin", self.check_in)):
+                sa.event.listen(Pool, name, listener)
+                stack.callback(sa.event.remove, Pool, name, listener)
+            yield
+
+    @contextmanager
+    def connected_to(self, target: Target) -> Iterator[None]:
+        """Have the application connected to a database for as long as the context lasts."""
+        before, self.target = self.target, target
+        try:
+            yield
+        finally:
+            self.target = before
+
+    def adopt(self, dialect: sa.Dialect) -> None:
+        """Know a dialect as that of an engine of the application, and hear what it does."""
+        self.dialects.add(dialect)
+        methods: Any = dialect
+        driver_connection = methods.get_driver_connection
+
+        def hand_out(connection: Any) -> Any:
+            if opened := self.opened(connection):
+                opened.was_handed_out = True
+            return driver_connection(connection)
+
+        methods.get_driver_connection = hand_out
+        if dialect.is_async:
+            ping = methods.do_ping
+            methods.do_ping = lambda connection: self.is_here(connection) and ping(connection)
+            for name in ("do_close", "do_terminate"):
+                setattr(methods, name, self.closing_here(getattr(methods, name)))
+
+    def take_the_place_of_a_creator(self, dialect: sa.Dialect, pool: Any) -> None:
+        """Connect an engine that was made with `creator=`, which would go past all events."""
+        if pool._creator.__module__ != "sqlalchemy.engine.create":  # noqa: SLF001 - no other way
+            pool._creator = lambda record: connect_as_allowed(self, dialect, record, (), {})  # noqa: SLF001
+
+    def opened(self, connection: Any) -> Opened | None:
+        """Return what is known of a connection."""
+        for entry in self.entries:
+            if entry.dbapi_connection is connection:
+                return entry.info.get(KNOWN)
+        return None
+
+    def is_here(self, connection: Any) -> bool:
+        """Tell whether a connection belongs to the event loop that runs here."""
+        opened = self.opened(connection)
+        return opened is None or opened.loop is running_loop()
+
+    def closing_here(self, close: Callable[[Any], None]) -> Callable[[Any], None]:
+        """Have a connection of another event loop put aside, where the pool would close it."""
+
+        def close_or_put_aside(connection: Any) -> None:
+            opened = self.opened(connection)
+            if opened is None or opened.loop is running_loop():
+                close(connection)
+            else:
+                self.of_other_loops.append((opened.loop, close, connection))
+
+        return close_or_put_aside
+
+    def owns(self, dialect: sa.Dialect, args: Any, to: Any) -> bool:
+        """Tell whether an engine is the application's."""
+        return dialect in self.dialects or address_of(args, to) in self.addresses
+
+    def where(self, dialect: sa.Dialect, to: Any) -> tuple[Any, Any, object]:
+        """Return where an engine of the application connects now, or refuse."""
+        target = self.target_or_refuse()
+        if dialect not in self.dialects:
+            self.adopt(dialect)
+        loop = running_loop() if dialect.is_async else None
+        return *elsewhere(dialect, to, target.url), Opened(target, loop)
+
+    def target_or_refuse(self) -> Target:
+        """Return the database of the test that runs."""
+        if not isinstance(self.target, Target):
+            refuse(self.target, ask() if self.target is OUTSIDE else REAL_COMMITS_HELP)
+        return self.target
+
+    def check_out(self, connection: Any, entry: ConnectionPoolEntry, mine: Any) -> None:
+        """Let somebody have a connection, where it is one to the database of this test."""
+        opened = entry.info.get(KNOWN)
+        if not isinstance(opened, Opened):
+            return
+        if opened.target is not self.target_or_refuse() or not self.is_usable(opened):
+            raise sa.exc.DisconnectionError  # the pool opens another one in its place
+        self.entries.add(entry)
+        if not opened.script:  # it is new, and the application's listeners have set it up
+            settings, opened.pid = settings_when_new(connection)
+            opened.script = f"{settings}; {NEW_AGAIN}"
+        opened.holder, opened.thread = ref(mine), threading.current_thread()
+
+    @staticmethod
+    def is_usable(opened: Opened) -> bool:
+        """Tell whether a connection can be used on the event loop that runs here."""
+        return opened.loop is None or opened.loop is running_loop()
+
+    def check_in(self, _connection: Any, entry: ConnectionPoolEntry) -> None:
+        """Take a connection back; what belongs to another event loop is closed, while it runs."""
+        opened = entry.info.get(KNOWN)
+        if isinstance(opened, Opened):
+            opened.holder = lambda: None
+            if opened.loop not in (None, self.loop):
+                entry.invalidate()
+
+    def all(self) -> list[tuple[ConnectionPoolEntry, Opened]]:
+        """Return the connections that are open."""
+        found = [(entry, entry.info.get(KNOWN)) for entry in self.entries if entry.dbapi_connection]
+        return [(entry, opened) for entry, opened in found if isinstance(opened, Opened)]
+
+    def held_by_threads(self) -> list[Opened]:
+        """Return the connections that other threads have and have not given back."""
+        here = threading.current_thread()
+        held = [opened for _, opened in self.all() if opened.holder()]
+        return [opened for opened in held if opened.loop is None and opened.thread is not here]
+
+    async def tidy(self, connection: AsyncConnection) -> list[int]:
+        """Make all connections as good as new, or end them; return the process ids of the former.
+
+        connection: any of SQLAlchemy's, whose `run_sync` lets pools close what they have.
+        """
+        kept = []
+        for entry, opened in self.all():
+            if flaw := self.flaw(entry, opened):
+                running().note_once(ENDED, flaw)
+                await connection.run_sync(partial(give_up, entry, opened))
+            else:
+                await run_script(entry.dbapi_connection, opened.script)
+                kept.append(opened.pid)
+        await connection.run_sync(self.close_those_put_aside)
+        return kept
+
+    async def end(self, connection: AsyncConnection) -> None:
+        """Close all connections: those of a clone that is given up, or that seeding has opened."""
+        for entry, opened in self.all():
+            await connection.run_sync(partial(give_up, entry, opened))
+        await connection.run_sync(self.close_those_put_aside)
+
+    def flaw(self, entry: ConnectionPoolEntry, opened: Opened) -> str:
+        """Return why a connection cannot be made as good as new, if so."""
+        if opened.holder():
+            return NEVER_GIVEN_BACK
+        if opened.was_handed_out:
+            return "its driver's own connection was handed out"
+        if is_lost(entry.dbapi_connection):
+            return "it was lost"
+        if in_transaction(entry.dbapi_connection):
+            return "it was given back in a transaction"
+        if opened.loop not in (None, self.loop) or opened.target is not self.target:
+            return "it belongs to another event loop or database"
+        return ""
+
+    def close_those_put_aside(self, _: object) -> None:
+        """Close the connections of this event loop that were put aside on another one."""
+        aside, self.of_other_loops = self.of_other_loops, []
+        for loop, close, connection in aside:
+            if loop is running_loop():
+                close(connection)
+            else:  # its loop has ended, and so its session is ended by the server
+                self.of_other_loops.append((loop, close, connection))
+
+
+def give_up(entry: ConnectionPoolEntry, opened: Opened, _: object) -> None:
+    """Close a connection, also where somebody has it still: then the pool gets its place back."""
+    mine = opened.holder()
+    if mine and mine.is_valid:
+        mine.invalidate()
+    else:
+        entry.invalidate()
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs in this thread, if any."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def engines_of_the_app() -> list[Any]:
+    """Return the engines behind the session factories and those that `isolate` names.
+
+    A factory that has none gets one.
+    """
+    found: list[Any] = []
+    without = []
+    for factory in project().sessions:
+        binds = [factory.kw.get("bind"), *(factory.kw.get("binds") or {}).values()]
+        engines = [bind for bind in binds if isinstance(bind, sa.Engine | AsyncEngine)]
+        found += engines
+        without += [] if engines else [factory]
+    if without:
+        found.append(project().make_engine(sa.make_url(f"{project().driver}:///{PREFIX}")))
+    for factory in without:
+        factory.configure(bind=found[-1])
+    return list(dict.fromkeys([*found, *project().engines]))
+
+
+@cache
+def connections() -> Connections:
+    """Return the connections of the application in this process."""
+    return Connections(engines_of_the_app())
