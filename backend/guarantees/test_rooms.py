@@ -7,6 +7,8 @@ from pathlib import Path
 import fastapi_conftest
 import pytest
 
+from guarantees.project import ROOT, code
+
 FOLDER = Path(fastapi_conftest.__file__).parent
 ROOMS = re.findall(r"^(\w+)  +\w.*$", str(fastapi_conftest.__doc__), re.MULTILINE)  # top to bottom
 KNOW_PYTEST = {"hooks", "report", "fixtures", "refusals"}
@@ -71,3 +73,33 @@ def test_only_rooms_about_pytest_know_it(room: str) -> None:
 @pytest.mark.parametrize("room", [*ROOMS, "__init__"])
 def test_no_room_knows_an_http_client(room: str) -> None:
     assert packages(room) & CLIENTS == set()
+
+
+def arrows() -> dict[str, set[str]]:
+    """Return where the arrows of the picture in docs/how-it-works.md lead, from each room."""
+    pictures = code(ROOT / "docs" / "how-it-works.md", "mermaid")
+    (picture,) = [each for each in pictures if "hooks -->" in each]
+    found: dict[str, set[str]] = {}
+    for line in picture.splitlines()[1:]:
+        room, _, to = line.strip().partition(" --> ")
+        found[room] = set(to.split(" & ")) - {""}
+    return found
+
+
+def led_to(room: str, drawn: dict[str, set[str]]) -> set[str]:
+    """Return the rooms to which arrows lead, one after the other."""
+    return drawn.get(room, set()).union(*(led_to(each, drawn) for each in drawn.get(room, ())))
+
+
+def test_an_arrow_of_the_picture_is_an_import() -> None:
+    drawn = {(room, to) for room, rooms_below in arrows().items() for to in rooms_below}
+
+    assert drawn - {(room, to) for room in ROOMS for to in rooms(room)} == set()
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_an_import_is_an_arrow_of_the_picture_or_follows_from_others(room: str) -> None:
+    drawn = arrows()
+
+    assert set(rooms(room)) - led_to(room, drawn) == set()
+    assert room in {*drawn, *set().union(*drawn.values())}
