@@ -36,6 +36,8 @@ def become(request: dict[str, Any]) -> None:
         os.close(file)
     sys.argv = ["pytest", *request["arguments"]]
     sys.path[0] = request["folder"]
+    if "PYTHONSAFEPATH" in os.environ:  # as the command `pytest`, which knows no folder
+        del sys.path[0]
     sys.dont_write_bytecode = True
 
 

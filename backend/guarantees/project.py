@@ -38,6 +38,7 @@ ISOLATED = (
 )
 # Bytecode is known by second and size: a file rewritten at once would run as it was before.
 NO_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "1"}
+HEEDED_IN_A_FORK = {"PYTHONDONTWRITEBYTECODE", "PYTHONSAFEPATH"}
 ISOLATE = "fc.isolate(application, sessions=[SessionLocal], metadata=Base.metadata)\n"
 
 
@@ -109,13 +110,16 @@ class Project:
         kept = {name: value for name, value in os.environ.items() if name not in ISOLATED}
         return kept | self.environment
 
-    def run(self, *arguments: str) -> pytest.RunResult:
-        """Run pytest as an adopter would, in a fork of a process that has its libraries at hand."""
-        if any(name.startswith("PYTHON") for name in self.environment.keys() - NO_BYTECODE.keys()):
-            return self.run_in_new_process(*arguments)
+    def run(self, *arguments: str, folder: Path | None = None) -> pytest.RunResult:
+        """Run pytest as an adopter would, in a fork of a process that has its libraries at hand.
+
+        folder: where it is called, if not in that of the project.
+        """
+        if any(name.startswith("PYTHON") for name in self.environment.keys() - HEEDED_IN_A_FORK):
+            return self.run_in_new_process(*arguments, folder=folder)
         output, errors = self.path / "stdout", self.path / "stderr"
         request: dict[str, object] = {
-            "folder": str(self.path),
+            "folder": str(folder or self.path),
             "environment": self.variables(),
             "arguments": [*arguments, f"--basetemp={self.path / 'basetemp'}"],
             "input": os.devnull,
@@ -126,12 +130,12 @@ class Project:
         code = answer(request)
         return result(code, output.read_text(), errors.read_text(), started)
 
-    def run_in_new_process(self, *arguments: str) -> pytest.RunResult:
+    def run_in_new_process(self, *arguments: str, folder: Path | None = None) -> pytest.RunResult:
         """Run pytest where what the interpreter reads when it starts is part of the test."""
         started = time.perf_counter()
         done = subprocess.run(  # noqa: S603 - our own interpreter
             [sys.executable, "-m", "pytest", *arguments, f"--basetemp={self.path / 'basetemp'}"],
-            cwd=self.path,
+            cwd=folder or self.path,
             env=self.variables(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
