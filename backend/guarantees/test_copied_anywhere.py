@@ -170,7 +170,7 @@ def test_the_conftest_may_be_of_some_of_the_tests(project: Project) -> None:
 def test_a_path_may_have_a_space_and_an_accent(
     tmp_path: Path, database: Database, workers: list[str]
 ) -> None:
-    project = Project(tmp_path / "my caf\u00e9", database)
+    project = Project(tmp_path / "my café", database)
     project.write(TEST, TESTS)
 
     result = project.run(*workers)
