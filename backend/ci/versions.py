@@ -18,6 +18,8 @@ BACKEND = Path(__file__).parents[1]
 OURS = BACKEND / "tests"
 PROJECT = BACKEND / "guarantees" / "example"
 TESTS = BACKEND / "guarantees" / "versions" / "tests"
+ASKS_FOR_THE_LOOP = BACKEND / "guarantees" / "versions" / "event_loop"
+ADOPTING = BACKEND.parent / "docs" / "adopting.md"
 ENVIRONMENTS = BACKEND.parent / ".venv-versions"
 # By pytest-asyncio, whose changes matter most; each bound of docs/adopting.md stands in one.
 SETS = {
@@ -43,13 +45,24 @@ def environment(name: str) -> Path:
     return python
 
 
-def run(name: str, *arguments: str) -> int:
-    """Run the small project with a set; return pytest's exit code."""
+def event_loop() -> str:
+    """Return the fixture of that name that docs/adopting.md has for tests that ask for it."""
+    blocks = ADOPTING.read_text(encoding="utf-8").split("```python\n")
+    (fixture,) = [each.partition("```")[0] for each in blocks if "def event_loop" in each]
+    return f"\n\nimport asyncio\n\n\n{fixture}"
+
+
+def run(name: str, *arguments: str, tests: Path = TESTS, fixture: str = "") -> int:
+    """Run the small project with a set; return pytest's exit code.
+
+    fixture: the conftest has it besides.
+    """
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder, "project")
         shutil.copytree(PROJECT, project)
-        shutil.copytree(TESTS, project / "tests", dirs_exist_ok=True)
-        shutil.copy(OURS / "conftest.py", project / "tests")
+        shutil.copytree(tests, project / "tests", dirs_exist_ok=True)
+        conftest = (OURS / "conftest.py").read_text(encoding="utf-8")
+        (project / "tests" / "conftest.py").write_text(conftest + fixture, encoding="utf-8")
         shutil.copytree(OURS / "fastapi_conftest", project / "tests" / "fastapi_conftest")
         command = [str(environment(name)), "-m", "pytest", "-q", *arguments]
         clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
@@ -61,7 +74,9 @@ def main() -> int:
     failed = []
     for name in sys.argv[1:] or SETS:
         print(f"pytest-asyncio {name}: {', '.join(SETS[name])}", flush=True)
-        if run(name) or run(name, "-n", "2"):
+        done = [run(name), run(name, "-n", "2")]
+        done.append(run(name, tests=ASKS_FOR_THE_LOOP, fixture=event_loop()))
+        if any(done):
             failed.append(name)
     print(f"{len(failed)} failed: {', '.join(failed)}" if failed else "all sets passed")
     return bool(failed)

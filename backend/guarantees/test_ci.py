@@ -1,5 +1,6 @@
 """The CI workflow runs what a developer can run, and no job can fail unnoticed."""
 
+import subprocess
 from typing import Any
 
 import pytest
@@ -23,6 +24,14 @@ def test_a_job_calls_makefile_targets_only(name: str) -> None:
 
 def test_the_gate_waits_for_every_other_job() -> None:
     assert {*JOBS["gate"]["needs"], "gate"} == JOBS.keys()
+
+
+def test_a_python_that_is_too_old_is_told() -> None:
+    command = ["make", "audit", "PYTHON=false"]
+
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603 - no input
+
+    assert "Python 3.11 or newer is needed; type: make audit PYTHON=python3.11" in result.stderr
 
 
 def test_the_summary_has_a_table_and_a_chart_of_all_strategies() -> None:

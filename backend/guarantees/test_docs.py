@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from guarantees.pages import PAGES, TARGETS, anchors, links, prose, text
-from guarantees.project import CONFTEST, HERE, ROOT, TESTS, Project, code
+from guarantees.project import CONFTEST, FOLDER, HERE, ROOT, TESTS, Project, code
 
 ADOPTING = ROOT / "docs" / "adopting.md"
 README = ROOT / "README.md"
@@ -78,7 +79,7 @@ def test_every_page_is_linked_from_the_readme_or_another_page() -> None:
         for target in links(page)
     }
 
-    assert set(PAGES) - linked == {README}
+    assert set(PAGES) - linked - {README} == set()
 
 
 def test_there_are_no_more_words_than_somebody_reads() -> None:
@@ -116,6 +117,22 @@ def test_the_arguments_of_isolate_are_those_of_the_page() -> None:
 
     optional = {argument.arg for argument in isolate.args.kwonlyargs} - {"sessions", "metadata"}
     assert set(said) == optional
+
+
+def test_the_commands_copy_both_and_keep_the_old_conftest(project: Project) -> None:
+    commands = next(each for each in code(ADOPTING, "bash") if "cp -r" in each)
+    shutil.rmtree(project.path / "tests" / FOLDER)
+    project.write(CONFTEST, "OLD = True\n")
+    copy = commands.partition("\n")[2].replace("../yours", str(project.path))
+
+    subprocess.run(["bash", "-ec", copy], cwd=ROOT, check=True)  # noqa: S603, S607 - our own
+
+    ours, theirs = (tests / FOLDER for tests in (TESTS, project.path / "tests"))
+    assert project.read("tests/old_conftest.py") == "OLD = True\n"
+    assert project.read(CONFTEST) == text(TESTS / "conftest.py")
+    assert {each.name: text(each) for each in theirs.glob("*.py")} == {
+        each.name: text(each) for each in ours.glob("*.py")
+    }
 
 
 def test_the_aliases_work_together(project: Project) -> None:
