@@ -1,7 +1,7 @@
 """What production does, by its first line; a way of isolating tests under which one fails misleads.
 
-The tests need nothing but a fixture `sessions`: the application's session factory, on a clean database.
-The second of a pair looks for what the first has left.
+The tests need nothing but a fixture `sessions`: the application's session factory, on a clean
+database. The second of a pair looks for what the first has left.
 """
 
 import asyncio
@@ -68,6 +68,7 @@ async def test_a_deferred_constraint_fails_at_commit(sessions: Sessions) -> None
 
 async def test_two_sessions_write_at_the_same_time(sessions: Sessions) -> None:
     """Two sessions write at the same time."""
+
     async def add(name: str) -> None:
         async with sessions() as session:
             await write(session, name)
@@ -158,9 +159,9 @@ async def test_ids_begin_at_1_in_an_empty_table_2(sessions: Sessions) -> None:
 async def test_now_is_later_in_the_next_transaction(sessions: Sessions) -> None:
     """now() moves on from one transaction to the next."""
     async with sessions() as session:
-        first = await session.scalar(select(func.now()))
+        first = (await session.scalars(select(func.now()))).one()
         await session.commit()
 
-        second = await session.scalar(select(func.now()))
+        second = (await session.scalars(select(func.now()))).one()
 
     assert second > first
