@@ -21,7 +21,7 @@ from .application import connections
 from .embedded import explain_full_disk
 from .guard import guard, sever, stand
 from .project import PREFIX, check_project, project
-from .record import REFUSED, RETRY, Record, begin, running, wide_fixtures
+from .record import LEFT, REFUSED, RETRY, Record, begin, running, wide_fixtures
 from .refusals import MARKER, SetUpError, set_up_error
 from .report import RECORD, refusals_fail
 from .steps import found, hand_over, schema_once
@@ -201,7 +201,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Any:
     refused = [] if refusals_fail(item.config) else before.texts(RETRY)
     again = refused[0] if refused else before.first_refusal
     is_marked = item.get_closest_marker("fresh_database") is not None
-    kept = [(kind, text) for kind, text in before.notes if kind not in (REFUSED, RETRY)]
+    kept = [(kind, text) for kind, text in before.notes if kind not in (REFUSED, RETRY, LEFT)]
     item.stash[RECORD] = begin(Record(is_marked or bool(again), again, kept))
     stand(down=not is_ours(item))
     return (yield)
