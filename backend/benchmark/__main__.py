@@ -139,12 +139,12 @@ def main() -> int:
         for sheet in sheets.of(part, result[part]):
             console.print(sheets.table(sheet))
     charts.draw(result, RESULTS)
-    page, readme = RESULTS / "README.md", BACKEND.parent / "README.md"
-    page.write_text(sheets.filled_with(result, page.read_text(encoding="utf-8")), encoding="utf-8")
+    fill = {RESULTS / "README.md": sheets.filled_with}
     if "rivals" in result:
-        text = readme.read_text(encoding="utf-8")
-        table = sheets.markdown(sheets.fidelity(result["rivals"]["fidelity"]))
-        readme.write_text(sheets.filled(text, "fidelity", table), encoding="utf-8")
+        fill[BACKEND.parent / "README.md"] = sheets.readme_filled_with
+    for page, filled_with in fill.items():
+        text = filled_with(result, page.read_text(encoding="utf-8"))
+        page.write_text(text, encoding="utf-8")
     for problem in failed.values():
         console.print(problem, style="red", markup=False)
     return 1 if failed else 0
