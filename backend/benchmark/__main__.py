@@ -23,10 +23,11 @@ from rich.console import Console
 from benchmark import charts, sheets
 from benchmark.fidelity import RIVALS, fidelity
 from benchmark.interpreter import circumstances
-from benchmark.isolation import isolation, whole_tests
+from benchmark.isolation import isolation
 from benchmark.runs import BACKEND, Rounds, Strategy, lines, rounds
 from benchmark.server import server_url, server_version
 from benchmark.strategies import OURS, STRATEGIES
+from benchmark.whole_tests import whole_tests
 
 RESULTS = BACKEND.parent / "docs" / "benchmarks"
 NAMES = ("ours", "recipe", "pytest_sqla", "pytest_postgresql", "py_pglite")
@@ -74,7 +75,7 @@ def rivals_versions() -> dict[str, str]:
 
 def measure_limit(_count: int, _console: Console) -> dict[str, Any]:
     """Measure isolation beside the bare driver, and the smallest whole tests."""
-    return {"isolation": isolation(), "whole_tests": whole_tests()}
+    return {"isolation": isolation(), "whole_tests": whole_tests(server_url())}
 
 
 def measure_growth(_count: int, console: Console) -> dict[str, Any]:
