@@ -164,7 +164,7 @@ def main() -> int:
             with their_own(given, console) as ways:
                 done = rounds(ways, given.rounds, console, theirs.usable)
                 return report(done, given, console)
-        # The conftest imports the application, which only this repository's suite needs.
+        # It imports the application, which only this repository's suite needs.
         from benchmark.server import server_url  # noqa: PLC0415
 
         # One server for all runs, started before the first, so that no strategy pays for its start.
