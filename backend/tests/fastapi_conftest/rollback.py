@@ -199,5 +199,5 @@ class Rollback(Clone):
         await super().close()
         engine, self.engine = self.engine, None
         if engine:
-            vars(engine.sync_engine).pop("dispose")  # which make_engine has replaced
+            vars(engine.sync_engine).pop("dispose", None)  # which `emulate` has replaced
             await engine.dispose()
