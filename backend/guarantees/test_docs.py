@@ -90,7 +90,7 @@ def test_there_are_no_more_words_than_somebody_reads() -> None:
 
 
 def test_the_promises_are_those_that_are_tested() -> None:
-    page = text(ROOT / "docs" / "how-it-works.md").partition("## The promises")[2]
+    page = text(ROOT / "docs" / "how-it-works.md").partition("## Guarantees")[2]
     named = re.findall(r"^\| (\d+) [^|]+\| ([^|]+) \|$", page, re.MULTILINE)
     listed = {name.strip() for _, names in named for name in names.split(",")}
     there = {path.stem for path in HERE.glob("test_*.py")}

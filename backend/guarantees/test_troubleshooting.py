@@ -68,6 +68,9 @@ async def test_1_keeps_a_session(get_db_session):
 
 async def test_2_uses_it(db): await kept.execute(sa.text("SELECT 1"))
 """,
+    "Refused: fresh_database in a test that has begun without it": """
+async def test_it(db, request): request.getfixturevalue("fresh_database")
+""",
     "Refused: the driver's own connection": """
 async def test_it(db_transaction):
     (await db_transaction.get_raw_connection()).driver_connection.is_closed()
