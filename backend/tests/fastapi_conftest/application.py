@@ -143,7 +143,6 @@ class Connections:
         target = self.target_or_refuse()
         if dialect not in self.dialects:
             self.adopt(dialect)
-        self.entries.add(entry)
         entry.info[PREFIX] = Opened(target, running_loop() if dialect.is_async else None)
         return elsewhere(dialect, to, target)
 
@@ -158,6 +157,7 @@ class Connections:
         if opened := entry.info.get(PREFIX):
             if opened.target is not self.target_or_refuse() or not opened.is_here:
                 raise sa.exc.DisconnectionError  # the pool opens another one in its place
+            self.entries.add(entry)
             if not opened.script:  # it is new, and the application's listeners have set it up
                 settings, opened.pid = settings_when_new(connection)
                 opened.script = f"{settings}; {NEW_AGAIN}"
