@@ -71,7 +71,7 @@ async def measure(server: URL, name: str) -> list[float]:
     template = Template(url, name, header="", tables=[], owner=None)
     application = connections()
     application.loop = asyncio.get_running_loop()
-    with guard(application), application.watched():
+    with guard(application):
         async with aclosing(template.administrator()) as admin:
             rollback = Rollback("rollback", template, admin, application)
             commits = RealCommits("commits", template, admin, application)

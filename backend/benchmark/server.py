@@ -12,10 +12,9 @@ from pathlib import Path
 
 import fastapi_conftest.server
 from fastapi_conftest import isolate
-from fastapi_conftest.embedded import remove_unused
-from fastapi_conftest.folders import DISK, FOLDER, MEMORY, own_folder
+from fastapi_conftest.embedded import DISK, FOLDER, MEMORY, own_folder, remove_unused
 from fastapi_conftest.project import project
-from fastapi_conftest.refusals import SetUpError
+from fastapi_conftest.record import SetUpError
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import create_async_engine
 

