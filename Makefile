@@ -9,7 +9,7 @@ PYTHON ?= $(if $(WINDOWS),python,python3)
 ARGS ?=
 # A part of the suite, as in: make test-shard SHARD=2/4
 SHARD ?=
-# The number of workers of test-parallel, as in: make test-parallel N=4
+# The number of workers of test-parallel and test-forked, as in: make test-parallel N=4
 N ?= auto
 
 SCRIPTS := $(if $(WINDOWS),Scripts,bin)
@@ -43,6 +43,10 @@ test-backend: $(READY) ## The reference suite, in one process
 .PHONY: test-parallel
 test-parallel: $(READY) ## The reference suite on N workers, one database each
 	$(BIN)/pytest backend/tests -n $(N) $(ARGS)
+
+.PHONY: test-forked
+test-forked: $(READY) ## The same on N workers that are forked once the application is imported
+	$(BIN)/pytest backend/tests --workers $(N) $(ARGS)
 
 .PHONY: test-before
 test-before: $(READY) ## The same tests under the old conftest: drop and create for every test

@@ -14,6 +14,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,10 @@ from benchmark.strategies import OURS, STRATEGIES
 from benchmark.whole_tests import whole_tests
 
 RESULTS = BACKEND.parent / "docs" / "benchmarks"
-NAMES = ("ours", "recipe", "pytest_sqla", "pytest_postgresql", "py_pglite")
+NAMES = ("ours", "recipe", "pytest_sqla", "pytest_postgresql", "pgmem", "py_pglite")
 RIVALS_PYTHON = BACKEND.parent / ".venv-rivals" / "bin" / "python"
 REPEATS = (1, 4, 20)  # of the reference suite
-WORKERS = (0, 2, 4, 8)
+WORKERS = ((0, False), (2, False), (2, True), (4, False), (8, False))  # and whether forked
 
 
 def outcome(done: Rounds) -> dict[str, Any]:
@@ -65,7 +66,7 @@ def measure_rivals(count: int, console: Console) -> dict[str, Any]:
 
 def rivals_versions() -> dict[str, str]:
     """Return the versions that are installed in the rivals' environment."""
-    names = ["pytest-sqla", "pytest-postgresql", "py-pglite", "psycopg"]
+    names = ["pytest-sqla", "pytest-postgresql", "pgmem", "py-pglite", "psycopg"]
     code = f"from importlib.metadata import version as v; print(*map(v, {names}))"
     printed = subprocess.run(  # noqa: S603 - our own command
         [RIVALS_PYTHON, "-c", code], check=True, capture_output=True, text=True
@@ -83,14 +84,15 @@ def measure_growth(_count: int, console: Console) -> dict[str, Any]:
     walls, failed = [], {}
     for repeats in REPEATS:
         options = ("--noconftest", f"--count={repeats}")
-        suites = [Strategy(f"{repeats} x, -n {n}", OURS, n, options) for n in WORKERS]
+        ways = [Strategy("", OURS, *workers, options) for workers in WORKERS]
+        suites = [replace(way, name=f"{repeats} x, {way.way}") for way in ways]
         done = rounds(suites, 1, console)
         figures = outcome(done)
         failed.update(figures["failed"])
         walls += [
             {
                 "tests": row["passed"],
-                "workers": row["workers"],
+                "way": row["way"],
                 "wall_s": row["median_s"],
                 "fixtures_ms": row["fixtures_ms"],
             }

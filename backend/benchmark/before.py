@@ -1,7 +1,9 @@
 """The old conftest: every test drops all tables, creates them, creates the roles, connects anew.
 
 This is what many FastAPI projects have today, and an honest opponent: the same server with the same
-settings, the same cheap password hashing, the same builders, nothing slowed down on purpose.
+settings, the same cheap password hashing, the same builders, nothing slowed down on purpose. As old
+conftests do, it overrides `get_db` with a function of its own. That has a price: with an override,
+FastAPI analyses the dependencies of a route anew for each request.
 
 Run the same tests under it: pytest --noconftest -p benchmark.before backend/tests
 """
@@ -85,18 +87,24 @@ async def db(get_db_session: async_sessionmaker[AsyncSession]) -> AsyncIterator[
 
 
 @pytest.fixture
-def override_get_db() -> Callable[..., AsyncIterator[AsyncSession]]:
-    """The app's own get_db: with a real database there is nothing to override."""
-    return get_db
+def override_get_db(
+    get_db_session: async_sessionmaker[AsyncSession],
+) -> Callable[[], AsyncIterator[AsyncSession]] | None:
+    """What requests get in the place of the app's own get_db; None leaves them that one."""
+
+    async def session_of_the_request() -> AsyncIterator[AsyncSession]:
+        async with get_db_session() as session:
+            yield session
+
+    return session_of_the_request
 
 
 @pytest.fixture
-def app(
-    get_db_session: object, override_get_db: Callable[..., AsyncIterator[AsyncSession]]
-) -> Iterator[FastAPI]:
+def app(override_get_db: Callable[[], AsyncIterator[AsyncSession]] | None) -> Iterator[FastAPI]:
     """The application; overrides made by the test end with it."""
     before = dict(application.dependency_overrides)
-    application.dependency_overrides[get_db] = override_get_db
+    if override_get_db:
+        application.dependency_overrides[get_db] = override_get_db
     yield application
     application.dependency_overrides = before
 

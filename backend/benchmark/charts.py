@@ -83,13 +83,10 @@ def isolation(measured: dict[str, Any], axes: Axes) -> None:
 
 
 def growth(measured: dict[str, Any], axes: Axes) -> None:
-    """Draw the wall time over the number of tests, for each number of workers."""
-    for workers in sorted({row["workers"] for row in measured["walls"]}):
-        rows = [row for row in measured["walls"] if row["workers"] == workers]
-        label = "one process" if workers == 1 else f"-n {workers}"
-        axes.plot(
-            [row["tests"] for row in rows], [row["wall_s"] for row in rows], "o-", label=label
-        )
+    """Draw the wall time over the number of tests, for each way to run them."""
+    for way in dict.fromkeys(row["way"] for row in measured["walls"]):
+        rows = [row for row in measured["walls"] if row["way"] == way]
+        axes.plot([row["tests"] for row in rows], [row["wall_s"] for row in rows], "o-", label=way)
     axes.set_xlabel("tests")
     axes.set_ylabel("seconds")
     axes.set_ylim(bottom=0)

@@ -39,6 +39,7 @@ def reference(workers: int, options: Sequence[str]) -> list[Strategy]:
         Strategy("before", before),
         Strategy("after", after),
         Strategy("parallel", after, workers),
+        *([Strategy("forked", after, workers, forked=True)] if hasattr(os, "fork") else []),
         Strategy("real commits", after, options=("--noconftest", "--real-commits")),
     ]
     return [replace(way, options=(*way.options, *options)) for way in ways]

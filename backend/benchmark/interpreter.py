@@ -15,8 +15,8 @@ from typing import Any
 from benchmark.runs import Strategy, environment
 
 PACKAGES = (
-    *("pytest", "pytest-asyncio", "pytest-xdist", "pytest-cov", "sqlalchemy", "sqlmodel"),
-    *("asyncpg", "psycopg", "fastapi", "httpx"),
+    *("pytest", "pytest-asyncio", "pytest-xdist", "pytest-zygote", "pytest-cov"),
+    *("sqlalchemy", "sqlmodel", "asyncpg", "psycopg", "fastapi", "httpx"),
 )
 # What an interpreter says of itself; the packages are its arguments.
 ASK = """

@@ -29,6 +29,7 @@ from rich.progress import (
 BACKEND = Path(__file__).resolve().parent.parent
 TESTS = BACKEND / "tests"
 PLUGINS = BACKEND / "benchmark" / "plugins"
+ONE_PROCESS = "one process"
 PATIENCE = 10  # seconds for an interrupted run to end by itself
 
 
@@ -37,17 +38,25 @@ class Strategy:
     """A way to run the tests: with which plugins in the place of the conftest, on how many workers.
 
     A plugin's fixtures go before those of the same name in the plugins to its left. Options are
-    pytest's. Without `tests`, pytest runs what the settings of the folder say.
+    pytest's. Without `tests`, pytest runs what the settings of the folder say. Workers are
+    pytest-xdist's or, where they are forked, pytest-zygote's.
     """
 
     name: str
     plugins: tuple[Path, ...] = ()
     workers: int = 0
+    forked: bool = False
     options: tuple[str, ...] = ("--noconftest",)
     python: Path = Path(sys.executable)
     tests: Path | None = TESTS
     folder: Path = BACKEND.parent
     variables: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def way(self) -> str:
+        """The option for the workers, such as `-n 2`."""
+        option = "--workers" if self.forked else "-n"
+        return f"{option} {self.workers}" if self.workers else ONE_PROCESS
 
 
 @dataclass
@@ -99,7 +108,7 @@ def command(strategy: Strategy) -> list[str]:
     """Return the pytest command of a strategy."""
     names = [*(importable(plugin)[0] for plugin in strategy.plugins), "conftest_recorder"]
     plugins = [f"-p{name}" for name in names]
-    workers = [f"-n{strategy.workers}"] * bool(strategy.workers)
+    workers = strategy.way.split() if strategy.workers else []
     tests = [str(strategy.tests.resolve())] if strategy.tests else []
     options = [*plugins, *strategy.options, *workers]
     return [str(strategy.python.absolute()), "-m", "pytest", *options, "-q", "--no-header", *tests]
@@ -268,7 +277,7 @@ def figures(strategy: Strategy, runs: list[Run]) -> dict[str, Any]:
     shares = [setup / (setup + call) for setup, call in zip(fixtures, calls, strict=True)]
     return {
         "passed": len(runs[-1].passed),
-        "workers": strategy.workers or 1,
+        "way": strategy.way,
         "wall_s": [round(wall, 3) for wall in walls],
         "median_s": round(median(walls), 3),
         "ms_per_test": round(median(walls) * 1000 / ran, 2),
@@ -279,20 +288,20 @@ def figures(strategy: Strategy, runs: list[Run]) -> dict[str, Any]:
     }
 
 
-def lines(walls: list[dict[str, float]]) -> dict[str, dict[str, float | None]]:
-    """Return for each number of workers what a run costs before and for each test.
+def lines(walls: list[dict[str, Any]]) -> dict[str, dict[str, float | None]]:
+    """Return for each way to run tests what a run costs before and for each test.
 
     `pays_from` is the number of tests from which it beats one process, or None if it never does.
     """
     found: dict[str, dict[str, float | None]] = {}
     serial = None
-    for workers in sorted({row["workers"] for row in walls}):
-        points = [(row["tests"], row["wall_s"]) for row in walls if row["workers"] == workers]
+    for way in dict.fromkeys(row["way"] for row in walls):
+        points = [(row["tests"], row["wall_s"]) for row in walls if row["way"] == way]
         slope, start = linear_regression(*zip(*points, strict=True))
         serial = serial or (slope, start)
         gained = serial[0] - slope
         pays_from = (start - serial[1]) / gained if gained > 0 else None
-        found[f"{workers:.0f}"] = {
+        found[way] = {
             "start_s": start,
             "ms_per_test": slope * 1000,
             "pays_from": pays_from,

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from rich.table import Table
 
 from benchmark.fidelity import behaviours
+from benchmark.runs import ONE_PROCESS
 from benchmark.strategies import LADDER
 
 Row = tuple[str, ...]
@@ -58,7 +59,7 @@ def comparison(result: dict[str, Any]) -> Sheet:
     before = result["strategies"].get("before")
     rows = [
         (
-            name if row["workers"] == 1 else f"{name} -n {row['workers']}",
+            name if row["way"] == ONE_PROCESS else f"{name} {row['way']}",
             *spread(row),
             f"{before['median_s'] / row['median_s']:.1f} x" if before else "",
             f"{row['ms_per_test']:.1f}",
@@ -140,29 +141,28 @@ def limit(measured: dict[str, Any]) -> list[Sheet]:
 def growth(measured: dict[str, Any]) -> list[Sheet]:
     """Return the wall times over tests and workers, and from where parallel pays."""
     walls = measured["walls"]
-    workers = sorted({row["workers"] for row in walls})
+    ways = list(dict.fromkeys(row["way"] for row in walls))
     rows = []
     for tests in sorted({row["tests"] for row in walls}):
-        found = {row["workers"]: row for row in walls if row["tests"] == tests}
-        cells = [f"{found[n]['wall_s']:.1f}" if n in found else "failed" for n in workers]
-        fixtures = f"{found[1]['fixtures_ms']:.2f}" if 1 in found else ""
+        found = {row["way"]: row for row in walls if row["tests"] == tests}
+        cells = [f"{found[way]['wall_s']:.1f}" if way in found else "failed" for way in ways]
+        fixtures = f"{found[ONE_PROCESS]['fixtures_ms']:.2f}" if ONE_PROCESS in found else ""
         rows.append((f"{tests}", *cells, fixtures))
-    heads = ("one process, s", *(f"-n {n}, s" for n in workers if n > 1))
-    columns = ("tests", *heads, "set-up and teardown, ms a test")
+    columns = ("tests", *(f"{way}, s" for way in ways), "set-up and teardown, ms a test")
     return [Sheet("growth", columns, rows), Sheet("lines", LINES, lines(measured["lines"]))]
 
 
-LINES = ("workers", "start, s", "then, ms a test", "faster than one process from")
+LINES = ("", "start, s", "then, ms a test", "faster than one process from")
 
 
 def lines(fitted: dict[str, dict[str, float | None]]) -> list[Row]:
     """Return the fitted lines, and the number of tests from which each pays."""
     rows: list[Row] = []
-    for workers, line in fitted.items():
+    for way, line in fitted.items():
         pays_from = line["pays_from"]
         pays = f"{pays_from:.0f} tests" if pays_from is not None else "never"
         numbers = f"{line['start_s']:.1f}", f"{line['ms_per_test']:.1f}"
-        rows.append((workers, *numbers, pays if workers != "1" else ""))
+        rows.append((way, *numbers, pays if way != ONE_PROCESS else ""))
     return rows
 
 

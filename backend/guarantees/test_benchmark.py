@@ -6,6 +6,7 @@ import re
 import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from benchmark import profile, runs, sheets
 from benchmark.fidelity import RIVALS, SUITE, behaviours
-from benchmark.strategies import LADDER
+from benchmark.strategies import LADDER, STRATEGIES
 from guarantees.project import HERE, ROOT, Project
 from guarantees.servers import Database
 
@@ -47,7 +48,7 @@ def test_the_figures_of_a_strategy_are_medians_of_its_runs(tmp_path: Path) -> No
 
     assert figures == {
         "passed": 2,
-        "workers": 1,
+        "way": "one process",
         "wall_s": [4, 2, 9],
         "median_s": 4,
         "ms_per_test": 2000,
@@ -119,6 +120,39 @@ def pytest_runtest_call(item):
     assert "breaks failed with exit code 1" in done.problems[breaks]
 
 
+@pytest.mark.parametrize(
+    ("workers", "forked"),
+    [
+        pytest.param(0, False, id="one process"),
+        pytest.param(2, False, id="xdist"),
+        pytest.param(2, True, id="forked"),
+    ],
+)
+def test_what_every_process_has_counted_is_added_up(
+    project: Project, monkeypatch: pytest.MonkeyPatch, workers: int, forked: bool
+) -> None:
+    project.write("pytest.ini", "[pytest]\n")
+    project.write(
+        "tests/test_it.py",
+        """
+import pytest
+from sqlalchemy import create_engine, text
+
+@pytest.mark.parametrize("number", range(6))
+def test_it(number):
+    with create_engine("sqlite://").connect() as connection:
+        connection.execute(text("CREATE TABLE a (b int)"))
+""",
+    )
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    options = ("--noconftest",)
+    way = runs.Strategy("", (), workers, forked, options, tests=None, folder=project.path)
+
+    done = runs.rounds([way], 1, Console(file=io.StringIO()))
+
+    assert done.runs[way][0].counters == {"connections": 6, "ddl": 6}
+
+
 def test_a_failed_strategy_is_in_the_table_without_a_time() -> None:
     sheet, _ = sheets.of("strategies", {"figures": {}, "failed": {"TRUNCATE": "why"}})
 
@@ -139,19 +173,52 @@ def test_the_ladder_says_what_each_step_gains() -> None:
     ]
 
 
+def test_the_ladder_goes_from_truncate_by_delete_to_rollback() -> None:
+    steps = [step for step, _ in LADDER]
+
+    assert steps[steps.index("schema once") :] == ["schema once", "DELETE", "rollback", "parallel"]
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("drop and create", 1),
+        ("TRUNCATE", 0),
+        ("DELETE", 0),
+        ("clone a test", 0),
+        ("this conftest", 0),
+    ],
+)
+def test_only_the_old_conftest_pays_for_an_override_of_get_db(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch, name: str, overrides: int
+) -> None:
+    monkeypatch.setenv("TEST_DATABASE_URL", database.url)
+    file = tmp_path / "test_it.py"
+    file.write_text(f"def test_it(app): assert len(app.dependency_overrides) == {overrides}")
+    (strategy,) = (each for each in STRATEGIES if each.name == name)
+
+    done = runs.rounds([replace(strategy, tests=file)], 1, Console(file=io.StringIO()))
+
+    assert done.problems == {}
+
+
 def test_parallel_pays_from_where_its_line_crosses_that_of_one_process() -> None:
     walls = [
-        {"tests": tests, "workers": workers, "wall_s": start + tests * per_test}
-        for workers, start, per_test in ((1, 1.0, 0.02), (2, 3.0, 0.01), (8, 9.0, 0.02))
+        {"tests": tests, "way": way, "wall_s": start + tests * per_test}
+        for way, start, per_test in (
+            ("one process", 1.0, 0.02),
+            ("-n 2", 3.0, 0.01),
+            ("-n 8", 9.0, 0.02),
+        )
         for tests in (100, 1000)
     ]
 
     lines = runs.lines(walls)
 
-    assert lines["1"]["ms_per_test"] == pytest.approx(20)
-    assert lines["2"]["start_s"] == pytest.approx(3)
-    assert lines["2"]["pays_from"] == pytest.approx(200)
-    assert lines["8"]["pays_from"] is None
+    assert lines["one process"]["ms_per_test"] == pytest.approx(20)
+    assert lines["-n 2"]["start_s"] == pytest.approx(3)
+    assert lines["-n 2"]["pays_from"] == pytest.approx(200)
+    assert lines["-n 8"]["pays_from"] is None
 
 
 def test_advice_is_on_the_dearest_first_and_on_few() -> None:

@@ -42,9 +42,15 @@ def test_the_summary_has_a_table_and_a_chart_of_all_strategies() -> None:
     figures = {
         "tests": 10,
         "strategies": {
-            "before": {"workers": 1, "wall_s": [3, 4], "median_s": 3.5, "ms_per_test": 350, **row},
+            "before": {
+                "way": "one process",
+                "wall_s": [3, 4],
+                "median_s": 3.5,
+                "ms_per_test": 350,
+                **row,
+            },
             "parallel": {
-                "workers": 2,
+                "way": "-n 2",
                 "wall_s": [1, 2],
                 "median_s": 1.75,
                 "ms_per_test": 175,

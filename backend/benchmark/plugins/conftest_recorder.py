@@ -8,7 +8,8 @@ object: first the number of tests, then a test each, last the counters.
 import json
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +31,18 @@ class Recorder:
         self.config = config
         self.path = path
         self.is_worker = hasattr(config, "workerinput")
-        self.counters: Counter[str] = Counter()
+        self.counters: defaultdict[int, Counter[str]] = defaultdict(Counter)  # of each process
         self.tests: dict[str, dict[str, Any]] = {}
         if event is not None:
-            self.counters.update(connections=0, ddl=0)
             event.listen(Engine, "connect", self._count_connection)
             event.listen(Engine, "before_cursor_execute", self._count_ddl)
 
     def _count_connection(self, *_: object) -> None:
-        self.counters["connections"] += 1
+        self.counters[os.getpid()]["connections"] += 1
 
     def _count_ddl(self, _connection: object, _cursor: object, statement: str, *_: object) -> None:
         if DDL.match(statement):
-            self.counters["ddl"] += 1
+            self.counters[os.getpid()]["ddl"] += 1
 
     def _write(self, line: dict[str, object]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
@@ -54,12 +54,22 @@ class Recorder:
             workers = getattr(self.config.option, "numprocesses", None) or 0
             self._write({"tests": len(session.items), "workers": workers})
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self) -> Generator[None, Any, Any]:
+        """Send what this process has counted so far, with each report."""
+        report = yield
+        report.recorder = [os.getpid(), dict(self.counters[os.getpid()])]
+        return report
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Write a test's outcome, with the seconds of its three phases, once it is over."""
         if report.when == "setup":
             self.tests[report.nodeid] = {"test": report.nodeid}  # anew, where a test is run again
         test = self.tests.setdefault(report.nodeid, {"test": report.nodeid})
         test[report.when or "call"] = report.duration
+        pid, counted = getattr(report, "recorder", (os.getpid(), {}))
+        if pid != os.getpid():
+            self.counters[pid] = Counter(counted)
         if report.when != "teardown" or report.failed:
             test["outcome"] = outcome(report)
         if report.failed:
@@ -68,18 +78,17 @@ class Recorder:
         if report.when == "teardown" and not self.is_worker:
             self._write(self.tests.pop(report.nodeid))
 
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any) -> None:  # xdist may not be installed
-        """Add what a worker counted."""
-        self.counters.update(getattr(node, "workeroutput", {}).get("recorder", {}))
-
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Hand the counters to the controller, or write them as the last line."""
-        if self.is_worker:
-            session.config.workeroutput["recorder"] = dict(self.counters)  # type: ignore[attr-defined]
-        else:
-            session.config.add_cleanup(lambda: self._write({"counters": dict(self.counters)}))
+        """Write the counters of all processes as the last line."""
+        if not self.is_worker:
+            session.config.add_cleanup(self._write_counters)
+
+    def _write_counters(self) -> None:
+        if event is not None:
+            names = ("connections", "ddl")
+            total = {name: sum(each[name] for each in self.counters.values()) for name in names}
+            self._write({"counters": total})
 
 
 def outcome(report: pytest.TestReport) -> str:

@@ -39,8 +39,9 @@ STRATEGIES = (
 LADDER = (
     ("as found", "drop and create, production hashing"),
     ("cheap password hashing", "drop and create"),
-    ("roles once", "drop and create, roles once"),
+    ("roles once, no override", "drop and create, roles once"),
     ("schema once", "TRUNCATE"),
+    ("DELETE", "DELETE"),
     ("rollback", "this conftest"),
     ("parallel", f"this conftest, -n {CPUS}"),
 )

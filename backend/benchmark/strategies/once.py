@@ -1,10 +1,12 @@
 """On `before`: the schema and the roles are created once a run, in the database of that run.
 
-What empties the other tables before each test is in the plugin that comes after this one.
+What empties the other tables before each test is in the plugin that comes after this one. Requests
+get the app's own `get_db`, so that no strategy pays for an override, as ours does not.
 """
 
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
@@ -30,3 +32,8 @@ async def prepared_engine(database_url: str) -> AsyncIterator[AsyncEngine]:
 @pytest_asyncio.fixture
 async def roles(prepared_engine: AsyncEngine) -> None:
     """The roles, which `prepared_engine` has created."""
+
+
+@pytest.fixture
+def override_get_db(get_db_session: object) -> None:
+    """Nothing; the app's own session factory is on the engine of the test."""

@@ -131,10 +131,11 @@ def pytest_configure_node(node: Any) -> None:  # xdist may not be installed
     node.workerinput[PREFIX] = it if isinstance(it, str) else tuple(it or ())
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(error: object) -> None:  # xdist may not be installed
-    """Drop the databases that a worker has left which has crashed."""
-    if error and isinstance(template := found(), Template):
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Drop the databases that workers have left which have crashed: xdist's, and forked ones."""
+    has_workers = any(session.config.getoption(name, default=0) for name in ("tx", "workers"))
+    if has_workers and isinstance(template := found(), Template):
         with suppress(Exception):  # else the next run does it
             asyncio.run(sweep_after(template))
 

@@ -38,12 +38,20 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
     The second run is one for the hooks of others, too: so a time limit begins anew.
     """
-    if reruns_of_a_plugin(item.config) or item.get_closest_marker("flaky"):
-        return None  # pytest-rerunfailures runs it again
     if RUNS in item.stash:
         item.stash[RUNS].append(runtestprotocol(item, log=False, nextitem=nextitem))
         return True
+    if reruns_of_a_plugin(item.config) or item.get_closest_marker("flaky"):
+        return None  # pytest-rerunfailures runs it again
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    for report in reports_of(item, nextitem=nextitem):
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
+def reports_of(item: pytest.Item, *, nextitem: pytest.Item | None, **_: object) -> list[Any]:
+    """Run a test, and again where it has to be; return the reports of its last run."""
     item.stash[RUNS] = [runtestprotocol(item, log=False, nextitem=nextitem)]
     if refused := why_again(item):
         if isinstance(item, pytest.Function) and item.cls:
@@ -51,11 +59,17 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         item.ihook.pytest_runtest_protocol(item=item, nextitem=nextitem)
         for failed in [report for report in item.stash[RUNS][-1] if report.failed][:1]:
             failed.sections.insert(0, ("Refused at first, without real commits", refused + TWICE))
-    for report in item.stash[RUNS][-1]:
-        item.ihook.pytest_runtest_logreport(report=report)
+    reports = item.stash[RUNS][-1]
     del item.stash[RUNS]
-    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
-    return True
+    return reports
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have the workers of pytest-zygote run tests again, too: they go past the hook for that."""
+    if zygote := config.pluginmanager.get_plugin("zygote"):
+        patch = pytest.MonkeyPatch()
+        patch.setattr(zygote, "runtestprotocol", reports_of)
+        config.add_cleanup(patch.undo)
 
 
 def why_again(item: pytest.Item) -> str:
@@ -108,7 +122,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Refuse a wrong set-up with one message, also where each worker has found it."""
-    if hasattr(report, "node") and report.failed and WRONG in report.longreprtext:
+    has_run_elsewhere = not running().outcomes
+    if has_run_elsewhere and report.failed and WRONG in report.longreprtext:
         raise SetUpError(report.longreprtext.partition(WRONG)[2])
 
 
