@@ -59,7 +59,7 @@ def reports_of(item: pytest.Item, *, nextitem: pytest.Item | None, **_: object) 
         item.ihook.pytest_runtest_protocol(item=item, nextitem=nextitem)
         for failed in [report for report in item.stash[RUNS][-1] if report.failed][:1]:
             failed.sections.insert(0, ("Refused at first, without real commits", refused + TWICE))
-    reports = item.stash[RUNS][-1]
+    reports: list[Any] = item.stash[RUNS][-1]
     del item.stash[RUNS]
     return reports
 
