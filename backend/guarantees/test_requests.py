@@ -85,3 +85,20 @@ async def test_it(client):
     result = project.run()
 
     result.assert_outcomes(passed=2)
+
+
+def test_what_serves_has_the_attributes_of_the_application(project: Project) -> None:
+    write_on_both_paths(
+        project,
+        """
+import fastapi_conftest as fc
+
+async def test_it(app):
+    app.state.motd = "hello"
+    assert fc.as_served(app).state.motd == "hello"
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)

@@ -48,10 +48,5 @@ def elsewhere(
 ) -> tuple[Sequence[Any], dict[str, Any]]:
     """Return arguments by which a driver connects to this URL, with all else that it was given."""
     args, own = dialect.create_connect_args(url)
-    kept = {name: value for name, value in to.items() if not says_where(name)}
-    return args, {**kept, **own}
-
-
-def says_where(name: str) -> bool:
-    """Tell whether an argument of a driver says where to connect, as whom or how encrypted."""
-    return name in WHERE or name.startswith(ABOUT_ENCRYPTION)
+    replaced = {name for name in to if name in WHERE or name.startswith(ABOUT_ENCRYPTION)}
+    return args, {name: to[name] for name in to.keys() - replaced} | own
