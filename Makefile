@@ -175,6 +175,10 @@ shapes-page: #- Write the conftests of the shapes into docs/shapes.md
 	@$(NEW_ENOUGH)
 	@$(PYTHON) -m ci.shapes
 
+.PHONY: picture
+picture: $(READY) #- Draw what a run prints, for the README
+	$(BIN)/python -m ci.picture
+
 .PHONY: coverage
 coverage: $(READY) #- The suite on both paths and the guarantees, and how much of app and folder they reach
 	$(BIN)/coverage erase

@@ -2,9 +2,8 @@
 
 from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-from fastapi import Depends
 from sqlalchemy import DateTime, MetaData, Text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
@@ -33,13 +32,6 @@ SessionLocal = async_sessionmaker(engine, expire_on_commit=False)
 
 
 async def get_db() -> AsyncIterator[AsyncSession]:
-    """Give a request its own session; what it has not committed when it fails is rolled back."""
+    """Give a request its own session; what it has not committed at the end is rolled back."""
     async with SessionLocal() as session:
-        try:
-            yield session
-        except Exception:
-            await session.rollback()
-            raise
-
-
-DbSession = Annotated[AsyncSession, Depends(get_db)]
+        yield session

@@ -1,19 +1,53 @@
-"""What routers ask for: the user, and rows that this user may see or change."""
+"""What routers ask for: a session, the user, and rows that this user may see or change."""
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
-from fastapi import Depends
+from fastapi import Depends, Query
+from fastapi.security import OAuth2PasswordBearer
 from sqlalchemy import ColumnElement, select, true
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute, contains_eager
 
-from app.current_user import CurrentUser, get_current_user
-from app.db import DbSession
-from app.errors import ConflictError, ForbiddenError, NotFoundError
+from app.db import get_db
+from app.errors import ForbiddenError, NotFoundError, UnauthenticatedError
 from app.models import Comment, Project, Task, Team, TeamMember, TeamRole, User
-from app.roles import Permission, require
+from app.pagination import PageQuery
+from app.projects.service import refuse_if_archived
+from app.roles import Permission
 from app.schemas import Id
+from app.security import decode_access_token
 
-__all__ = ["CanWork", "CurrentUser", "DbSession", "get_current_user", "require"]
+DbSession = Annotated[AsyncSession, Depends(get_db)]
+PageParams = Annotated[PageQuery, Query()]
+
+oauth2_scheme = OAuth2PasswordBearer(tokenUrl="/api/auth/login")
+
+
+async def get_current_user(
+    db: DbSession,
+    token: Annotated[str, Depends(oauth2_scheme)],
+) -> User:
+    """Return the active user that the bearer token names, or answer 401."""
+    user_id = decode_access_token(token)
+    user = await db.get(User, user_id) if user_id is not None else None
+    if user is None or not user.is_active:
+        raise UnauthenticatedError("invalid or expired token")
+    return user
+
+
+CurrentUser = Annotated[User, Depends(get_current_user)]
+
+
+def require(permission: Permission) -> Callable[[CurrentUser], Awaitable[None]]:
+    """Return a dependency that answers 403 to users without `permission`."""
+
+    async def check(user: CurrentUser) -> None:
+        if not user.may(permission):
+            raise ForbiddenError(f"this needs the permission {permission.value!r}")
+
+    return check
+
 
 CanWork = Depends(require(Permission.WORK))
 
@@ -29,27 +63,20 @@ async def get_team_for_member(team_id: Id, user: CurrentUser, db: DbSession) -> 
     """Return the team, or 404 as for one that does not exist."""
     team = await db.scalar(select(Team).where(Team.id == team_id, visible(user, Team.id)))
     if team is None:
-        raise NotFoundError(what="team")
+        raise NotFoundError("team not found")
     return team
 
 
 MemberTeam = Annotated[Team, Depends(get_team_for_member)]
 
 
-async def is_owner(db: DbSession, team: Team, user: User) -> bool:
-    """Tell whether `user` may decide about `team`."""
-    if user.may(Permission.ACCESS_ALL_TEAMS):
-        return True
-    role = await db.scalar(
-        select(TeamMember.role).where(TeamMember.team_id == team.id, TeamMember.user_id == user.id),
-    )
-    return role is TeamRole.OWNER
-
-
 async def get_team_for_owner(team: MemberTeam, user: CurrentUser, db: DbSession) -> Team:
     """Return the team, or 403 to members who do not own it."""
-    if not await is_owner(db, team, user):
-        raise ForbiddenError(detail="only an owner of the team may do this")
+    if user.may(Permission.ACCESS_ALL_TEAMS):
+        return team
+    member = await db.get(TeamMember, (team.id, user.id))
+    if member is None or member.role is not TeamRole.OWNER:
+        raise ForbiddenError("only an owner of the team may do this")
     return team
 
 
@@ -62,17 +89,11 @@ async def get_project_for_member(project_id: Id, user: CurrentUser, db: DbSessio
         select(Project).where(Project.id == project_id, visible(user, Project.team_id)),
     )
     if project is None:
-        raise NotFoundError(what="project")
+        raise NotFoundError("project not found")
     return project
 
 
 MemberProject = Annotated[Project, Depends(get_project_for_member)]
-
-
-def refuse_if_archived(project: Project) -> None:
-    """Answer 409 when nothing in `project` may change any more."""
-    if project.archived_at is not None:
-        raise ConflictError(detail="the project is archived")
 
 
 async def get_writable_project(project: MemberProject) -> Project:
@@ -93,7 +114,7 @@ async def get_task_for_member(task_id: Id, user: CurrentUser, db: DbSession) -> 
         .where(Task.id == task_id, visible(user, Project.team_id)),
     )
     if task is None:
-        raise NotFoundError(what="task")
+        raise NotFoundError("task not found")
     return task
 
 
@@ -120,7 +141,7 @@ async def get_writable_comment(comment_id: Id, user: CurrentUser, db: DbSession)
         )
     ).one_or_none()
     if row is None:
-        raise NotFoundError(what="comment")
+        raise NotFoundError("comment not found")
     comment, project = row
     refuse_if_archived(project)
     return comment

@@ -10,8 +10,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.audit.router import router as audit
 from app.auth.router import router as auth
 from app.comments.router import router as comments
-from app.db import DbSession, SessionLocal, engine
-from app.errors import add_exception_handlers
+from app.db import SessionLocal, engine
+from app.deps import DbSession
+from app.error_handlers import add_exception_handlers
 from app.jobs.router import router as jobs
 from app.labels.router import router as labels
 from app.limits import BodySizeLimit

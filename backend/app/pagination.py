@@ -5,17 +5,15 @@ who pages meanwhile may miss a task.
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from fastapi import Query
 from pydantic import BaseModel, Field, field_validator
 from sqlalchemy import Select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
-from app.schemas import Output
+from app.schemas import MAX_ID, Output
 
-MAX_KEY = 2_147_483_647
 T = TypeVar("T")
 
 
@@ -32,8 +30,9 @@ class PageQuery(BaseModel):
             decode_cursor(cursor)
         return cursor
 
-
-PageParams = Annotated[PageQuery, Query()]
+    def filters(self) -> dict[str, Any]:
+        """Return what the list is filtered by: the parameters of the subclass that are given."""
+        return self.model_dump(exclude={*PageQuery.model_fields}, exclude_none=True)
 
 
 class Page(Output, Generic[T]):
@@ -51,7 +50,7 @@ def encode_cursor(key: int) -> str:
 def decode_cursor(cursor: str) -> int:
     """Return the key a cursor points behind; ValueError for what `encode_cursor` did not make."""
     prefix, _, key = urlsafe_b64decode(cursor.encode()).decode().partition(":")
-    if prefix != "after" or not key.isdecimal() or int(key) > MAX_KEY:
+    if prefix != "after" or not key.isdecimal() or int(key) > MAX_ID:
         message = "not a cursor"
         raise ValueError(message)
     return int(key)

@@ -1,15 +1,21 @@
 """What each role may do, in code and in the database."""
 
-from collections.abc import Awaitable, Callable
 from enum import StrEnum
 
 from sqlalchemy import delete, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.current_user import CurrentUser
-from app.errors import ForbiddenError
 from app.models import PermissionRow, Role, role_permissions
+
+
+class RoleName(StrEnum):
+    """The roles that there are; a user has one."""
+
+    ADMIN = "admin"
+    MANAGER = "manager"
+    MEMBER = "member"
+    VIEWER = "viewer"
 
 
 class Permission(StrEnum):
@@ -24,23 +30,14 @@ class Permission(StrEnum):
     ACCESS_ALL_TEAMS = "access_all_teams"
 
 
-ROLE_PERMISSIONS: dict[str, frozenset[Permission]] = {
-    "admin": frozenset(Permission),
-    "manager": frozenset(
+ROLE_PERMISSIONS: dict[RoleName, frozenset[Permission]] = {
+    RoleName.ADMIN: frozenset(Permission),
+    RoleName.MANAGER: frozenset(
         {Permission.WORK, Permission.CREATE_TEAMS, Permission.MODERATE, Permission.RUN_JOBS},
     ),
-    "member": frozenset({Permission.WORK, Permission.CREATE_TEAMS}),
-    "viewer": frozenset(),
+    RoleName.MEMBER: frozenset({Permission.WORK, Permission.CREATE_TEAMS}),
+    RoleName.VIEWER: frozenset(),
 }
-
-
-class RoleName(StrEnum):
-    """The names of the roles, for validation."""
-
-    ADMIN = "admin"
-    MANAGER = "manager"
-    MEMBER = "member"
-    VIEWER = "viewer"
 
 
 async def setup_roles(session: AsyncSession) -> None:
@@ -50,7 +47,7 @@ async def setup_roles(session: AsyncSession) -> None:
     """
     await session.execute(
         insert(Role)
-        .values([{"name": name} for name in ROLE_PERMISSIONS])
+        .values([{"name": role.value} for role in RoleName])
         .on_conflict_do_nothing(index_elements=[Role.name]),
     )
     await session.execute(
@@ -74,23 +71,12 @@ async def setup_roles(session: AsyncSession) -> None:
         .from_select(["role_id", "permission_id"], wanted)
         .on_conflict_do_nothing(),
     )
-    await session.flush()
     await session.commit()
 
 
 def _pairs() -> list[tuple[str, str]]:
     return [
-        (role, permission.value)
+        (role.value, permission.value)
         for role, permissions in ROLE_PERMISSIONS.items()
         for permission in sorted(permissions)
     ]
-
-
-def require(permission: Permission) -> Callable[[CurrentUser], Awaitable[None]]:
-    """Return a dependency that answers 403 to users without `permission`."""
-
-    async def check(user: CurrentUser) -> None:
-        if not user.may(permission):
-            raise ForbiddenError(detail=f"this needs the permission {permission.value!r}")
-
-    return check

@@ -24,10 +24,11 @@ from rich.console import Console
 from benchmark import charts, sheets
 from benchmark.fidelity import RIVALS, fidelity
 from benchmark.interpreter import circumstances
-from benchmark.isolation import isolation, whole_tests
+from benchmark.isolation import isolation
 from benchmark.runs import BACKEND, Rounds, Strategy, lines, rounds
 from benchmark.server import server_url, server_version
 from benchmark.strategies import OURS, STRATEGIES
+from benchmark.whole_tests import whole_tests
 
 RESULTS = BACKEND.parent / "docs" / "benchmarks"
 NAMES = ("ours", "recipe", "pytest_sqla", "pytest_postgresql", "pgmem", "py_pglite")
@@ -75,7 +76,7 @@ def rivals_versions() -> dict[str, str]:
 
 def measure_limit(_count: int, _console: Console) -> dict[str, Any]:
     """Measure isolation beside the bare driver, and the smallest whole tests."""
-    return {"isolation": isolation(), "whole_tests": whole_tests()}
+    return {"isolation": isolation(), "whole_tests": whole_tests(server_url())}
 
 
 def measure_growth(_count: int, console: Console) -> dict[str, Any]:
@@ -141,12 +142,12 @@ def main() -> int:
         for sheet in sheets.of(part, result[part]):
             console.print(sheets.table(sheet))
     charts.draw(result, RESULTS)
-    page, readme = RESULTS / "README.md", BACKEND.parent / "README.md"
-    page.write_text(sheets.filled_with(result, page.read_text(encoding="utf-8")), encoding="utf-8")
+    fill = {RESULTS / "README.md": sheets.filled_with}
     if "rivals" in result:
-        text = readme.read_text(encoding="utf-8")
-        table = sheets.markdown(sheets.fidelity(result["rivals"]["fidelity"]))
-        readme.write_text(sheets.filled(text, "fidelity", table), encoding="utf-8")
+        fill[BACKEND.parent / "README.md"] = sheets.readme_filled_with
+    for page, filled_with in fill.items():
+        text = filled_with(result, page.read_text(encoding="utf-8"))
+        page.write_text(text, encoding="utf-8")
     for problem in failed.values():
         console.print(problem, style="red", markup=False)
     return 1 if failed else 0

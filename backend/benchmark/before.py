@@ -36,8 +36,6 @@ from tests import factories
 
 security.password_hasher = PasswordHash((Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1),))
 
-ClientFactory = Callable[["User | None"], AsyncClient]
-
 
 def pytest_configure(config: pytest.Config) -> None:
     """Accept the new conftest's marker, which changes nothing here."""
@@ -112,7 +110,7 @@ def app(override_get_db: Callable[[], AsyncIterator[AsyncSession]] | None) -> It
 
 
 @pytest_asyncio.fixture
-async def client_factory(app: FastAPI) -> AsyncIterator[ClientFactory]:
+async def client_factory(app: FastAPI) -> AsyncIterator[Callable[..., AsyncClient]]:
     """A function that returns an HTTP client: a given user's, or nobody's."""
     async with AsyncExitStack() as clients:
 
@@ -129,9 +127,9 @@ async def client_factory(app: FastAPI) -> AsyncIterator[ClientFactory]:
 
 
 @pytest.fixture
-def client(client_factory: ClientFactory) -> AsyncClient:
+def client(client_factory: Callable[..., AsyncClient]) -> AsyncClient:
     """An anonymous HTTP client."""
-    return client_factory(None)
+    return client_factory()
 
 
 @pytest_asyncio.fixture
@@ -144,3 +142,15 @@ async def regular_user(db: AsyncSession) -> User:
 async def admin_user(db: AsyncSession) -> User:
     """A user who may do everything."""
     return await factories.create_user(db, role="admin")
+
+
+@pytest.fixture
+def user_client(client_factory: Callable[..., AsyncClient], regular_user: User) -> AsyncClient:
+    """The regular user's HTTP client."""
+    return client_factory(regular_user)
+
+
+@pytest.fixture
+def admin_client(client_factory: Callable[..., AsyncClient], admin_user: User) -> AsyncClient:
+    """The administrator's HTTP client."""
+    return client_factory(admin_user)

@@ -173,10 +173,9 @@ def main() -> int:
                 done = rounds(ways, given.rounds, console, theirs.usable)
                 return report(done, given, console)
         ways = reference(given.workers, given.options)
-        say(
-            f"Running {', '.join(way.name for way in ways)}: {given.rounds} times in turn.", console
-        )
-        # The conftest imports the application, which only this repository's suite needs.
+        names = ", ".join(way.name for way in ways)
+        say(f"Running {names}: {given.rounds} times in turn.", console)
+        # It imports the application, which only this repository's suite needs.
         from benchmark.server import server_url  # noqa: PLC0415
 
         # One server for all runs, started before the first, so that no strategy pays for its start.

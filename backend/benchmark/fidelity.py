@@ -19,9 +19,11 @@ SUITE = RIVALS / "fidelity"
 def behaviours() -> dict[str, str]:
     """Return what production does, by the name of its test, or of its pair without the numbers."""
     source = (SUITE / "test_fidelity.py").read_text(encoding="utf-8")
-    tests = [each for each in ast.parse(source).body if isinstance(each, ast.AsyncFunctionDef)]
-    said = {test.name.removesuffix("_1"): ast.get_docstring(test) for test in tests}
-    return {name: first.rstrip(".") for name, first in said.items() if first}
+    functions = [each for each in ast.parse(source).body if isinstance(each, ast.AsyncFunctionDef)]
+    said = {each.name.removesuffix("_1"): ast.get_docstring(each) for each in functions}
+    return {
+        name: text.rstrip(".") for name, text in said.items() if text and name.startswith("test_")
+    }
 
 
 def fidelity(rival: str, python: Path, console: Console) -> dict[str, bool]:

@@ -13,16 +13,10 @@ tests.
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import secrets
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -37,39 +31,13 @@ from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from benchmark import sheets
-from benchmark.runs import BACKEND, PLUGINS
 from benchmark.server import create_database, drop_database, server_url
+from benchmark.whole_tests import whole_tests
 
 REPEATS = 1_000
 WARM_UP = 4_000  # tests with real commits, before they are timed
 # Tables, sequences, committed rows.
-SETTINGS = [(12, 0, 0), (50, 0, 0), (200, 0, 0), (12, 0, 100_000), (12, 12, 0), (80, 80, 0)]
-KINDS = {
-    "test_empty": "an empty async test",
-    "test_request": "a request without a database",
-    "test_database": "a session on the test's database",
-    "test_fresh": "a session, with the marker fresh_database",
-}
-TESTS = """
-import pytest
-from fastapi import FastAPI
-from httpx import ASGITransport, AsyncClient
-
-@pytest.mark.parametrize("number", range(50))
-async def test_empty(number): pass
-
-@pytest.mark.parametrize("number", range(50))
-async def test_request(number):
-    async with AsyncClient(transport=ASGITransport(FastAPI()), base_url="http://test") as client:
-        await client.get("/")
-
-@pytest.mark.parametrize("number", range(50))
-async def test_database(db, number): pass
-
-@pytest.mark.fresh_database
-@pytest.mark.parametrize("number", range(50))
-async def test_fresh(db, number): pass
-"""
+SETTINGS = [(14, 0, 0), (80, 0, 0), (300, 0, 0), (14, 0, 100_000), (14, 14, 0), (80, 80, 0)]
 
 
 async def medians(*works: Callable[[], Awaitable[object]], repeats: int = REPEATS) -> list[float]:
@@ -103,7 +71,7 @@ async def measure(server: URL, name: str) -> list[float]:
     template = Template(url, name, header="", tables=[], owner=None)
     application = connections()
     application.loop = asyncio.get_running_loop()
-    with guard(application), application.watched():
+    with guard(application):
         async with aclosing(template.administrator()) as admin:
             rollback = Rollback("rollback", template, admin, application)
             commits = RealCommits("commits", template, admin, application)
@@ -177,44 +145,11 @@ def isolation() -> list[dict[str, float]]:
     return found
 
 
-def whole_tests() -> dict[str, float]:
-    """Return the median milliseconds of a test of each kind, its set-up and teardown included.
-
-    First comes what a process spends on the database before its first test: on the server and the
-    template, as the report's header says, and on the clone, the roles and the connection.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        tests, record = Path(folder, "test_kinds.py"), Path(folder, "record.jsonl")
-        tests.write_text(TESTS, encoding="utf-8")
-        plugins = ["-p", "tests.conftest", "-p", "conftest_recorder", "-p", "no:cacheprovider"]
-        plugins += ["-o", "asyncio_default_fixture_loop_scope=session"]
-        output = subprocess.run(  # noqa: S603 - our own command
-            [sys.executable, "-m", "pytest", "--rootdir", folder, *plugins, str(tests)],
-            env={
-                **os.environ,
-                "PYTHONPATH": f"{BACKEND}{os.pathsep}{PLUGINS}",
-                "RECORDER_FILE": str(record),
-            },
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-        lines = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
-    ready = float(output.partition(", ready in ")[2].partition(" ms")[0])
-    first = next(line for line in lines if "::test_database[" in line.get("test", ""))
-    return {"a warm start's work on the database": ready + first["setup"] * 1000} | {
-        title: median(
-            (line["setup"] + line["call"] + line["teardown"]) * 1000
-            for line in lines
-            if f"::{name}[" in line.get("test", "")
-        )
-        for name, title in KINDS.items()
-    }
-
-
 def main() -> None:
     """Measure and print."""
-    for sheet in sheets.of("limit", {"isolation": isolation(), "whole_tests": whole_tests()}):
+    for sheet in sheets.of(
+        "limit", {"isolation": isolation(), "whole_tests": whole_tests(server_url())}
+    ):
         Console().print(sheets.table(sheet))
 
 

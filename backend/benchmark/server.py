@@ -11,15 +11,14 @@ import sys
 from pathlib import Path
 
 import fastapi_conftest.server
-from fastapi_conftest.embedded import remove_unused
-from fastapi_conftest.folders import DISK, FOLDER, MEMORY, own_folder
-from fastapi_conftest.refusals import SetUpError
+from fastapi_conftest import isolate
+from fastapi_conftest.embedded import DISK, FOLDER, MEMORY, own_folder, remove_unused
+from fastapi_conftest.project import project
+from fastapi_conftest.record import SetUpError
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from tests import conftest
-
-__all__ = ["conftest"]  # it tells the folder which driver the server is for
+from app.db import Base, SessionLocal
 
 DEMO_DATABASE = "fastapi_conftest_demo"
 
@@ -29,12 +28,21 @@ def server_url() -> URL:
 
     One that cannot be used ends the program, with the conftest's message.
     """
+    tell_the_driver()
     try:
         url, _ = fastapi_conftest.server.server_url()
         asyncio.run(_check(url))
     except SetUpError as error:
         sys.exit(f"ERROR: {error}")
     return url
+
+
+def tell_the_driver() -> None:
+    """Tell the folder which driver the server is for, unless a conftest has."""
+    try:
+        project()
+    except IndexError:
+        isolate(None, sessions=[SessionLocal], metadata=Base.metadata)
 
 
 async def _check(url: URL) -> None:

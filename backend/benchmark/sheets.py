@@ -97,13 +97,17 @@ def rivals(measured: dict[str, Any]) -> list[Sheet]:
     return [Sheet("rivals", columns, rows + failures(measured, columns))]
 
 
-def fidelity(measured: dict[str, dict[str, bool]]) -> Sheet:
-    """Return what production does, and which rivals show it."""
+def fidelity(measured: dict[str, Any]) -> Sheet:
+    """Return what production does, which rivals show it, and what a test costs under each."""
+    shown, figures = measured["fidelity"], measured["figures"]
     rows = [
-        (said, *("yes" if shown[test] else "**no**" for shown in measured.values()))
+        (said, *("yes" if passed[test] else "**no**" for passed in shown.values()))
         for test, said in behaviours().items()
     ]
-    return Sheet("fidelity", ("in production", *measured), rows)
+    costs = [f"{figures[name]['ms_per_test']:.1f}" if name in figures else "" for name in shown]
+    rows.append(("milliseconds a test", *costs))
+    titles = ("this", *(name.replace("_", "-") for name in list(shown)[1:]))
+    return Sheet("fidelity", ("in production", *titles), rows)
 
 
 def failures(measured: dict[str, Any], columns: Row) -> list[Row]:
@@ -197,6 +201,11 @@ def filled_with(result: dict[str, Any], text: str) -> str:
         for sheet in of(part, measured):
             text = filled(text, sheet.name, markdown(sheet))
     return text
+
+
+def readme_filled_with(result: dict[str, Any], text: str) -> str:
+    """Return the text of the README with these figures."""
+    return filled(text, "fidelity", markdown(fidelity(result["rivals"])))
 
 
 def filled(text: str, name: str, content: str) -> str:

@@ -19,6 +19,11 @@ def prose(page: Path) -> str:
     return re.sub(r"^```.*?^```$", "", text(page), flags=re.MULTILINE | re.DOTALL)
 
 
+def words(page: Path) -> int:
+    """Return how many words a page has, without its code blocks."""
+    return sum(any(map(str.isalnum, each)) for each in prose(page).split())
+
+
 def links(page: Path) -> list[str]:
     """Return what a page links to, in this repository."""
     found = re.findall(r"\]\(([^)]+)\)", prose(page))

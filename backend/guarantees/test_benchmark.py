@@ -14,8 +14,9 @@ import pytest
 from rich.console import Console
 
 from benchmark import profile, runs, sheets
+from benchmark.fidelity import RIVALS, SUITE, behaviours
 from benchmark.strategies import LADDER, STRATEGIES
-from guarantees.project import HERE, Project
+from guarantees.project import HERE, ROOT, Project
 from guarantees.servers import Database
 
 RECORD = """
@@ -26,7 +27,9 @@ RECORD = """
 """
 FAILED = RECORD.replace('"b", "outcome": "passed"', '"b", "outcome": "failed"')
 PAGE = HERE.parent.parent / "docs" / "benchmarks" / "README.md"
+README = ROOT / "README.md"
 STRATEGY = runs.Strategy("this", ())
+NOW = "test_now_is_later_in_the_next_transaction"
 
 
 def recorded(tmp_path: Path, record: str = RECORD, *, wall_s: float = 4, exit_code: int = 0) -> Any:
@@ -234,14 +237,40 @@ def test_every_advice_leads_to_a_heading_that_explains_it() -> None:
     assert set(profile.ADVICE) == set(re.findall(r"^## (.*)$", page, re.MULTILINE))
 
 
-def test_the_page_shows_the_figures_of_a_file() -> None:
-    text = PAGE.read_text(encoding="utf-8")
+def test_the_pages_show_the_figures_of_a_file() -> None:
+    text, readme = (page.read_text(encoding="utf-8") for page in (PAGE, README))
     files = PAGE.parent.glob("*.json")
     results = [json.loads(file.read_text(encoding="utf-8")) for file in files]
 
-    filled = [sheets.filled_with(result, text) for result in results]
+    filled = [
+        (sheets.filled_with(result, text), sheets.readme_filled_with(result, readme))
+        for result in results
+    ]
 
-    assert text in filled
+    assert (text, readme) in filled
+
+
+@pytest.mark.parametrize(
+    ("rival", "shown"), [("ours", behaviours().keys() - {NOW}), ("recipe", set())]
+)
+def test_the_table_in_the_readme_is_true(
+    rival: str, shown: set[str], database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_DATABASE_URL", database.url)
+    options = ("--noconftest",)
+    suite = runs.Strategy(rival, (RIVALS / f"{rival}.py",), options=options, tests=SUITE)
+
+    done = runs.rounds([suite], 1, Console(file=io.StringIO()), accepted=lambda *_: None)
+
+    tests = done.runs[suite][0].tests
+    failed = {
+        name
+        for test in tests.keys() - done.runs[suite][0].passed
+        for name in behaviours()
+        if name in test
+    }
+    assert len(tests) > len(behaviours())
+    assert behaviours().keys() - failed == shown
 
 
 def profiled(project: Project) -> str:

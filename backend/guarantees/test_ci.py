@@ -1,12 +1,15 @@
 """The CI workflow runs what a developer can run, and no job can fail unnoticed."""
 
+import html
+import re
 import subprocess
 from typing import Any
 
 import pytest
 
+from ci import picture
 from ci.summary import summary
-from guarantees.pages import TARGETS
+from guarantees.pages import TARGETS, text
 from guarantees.project import ROOT
 
 yaml = pytest.importorskip("ruamel.yaml", reason="only the environment of `make lint` has it")
@@ -64,3 +67,15 @@ def test_the_summary_has_a_table_and_a_chart_of_all_strategies() -> None:
     assert "| parallel -n 2 | 1.75 | 1.00 | 2.00 | 2.0 x | 175.0 | 50% | 7 | 3 |" in lines
     assert '    x-axis ["before", "parallel -n 2"]' in lines
     assert "    bar [3.5, 1.75]" in lines
+
+
+def told(svg: str) -> list[str]:
+    """Return the lines in a picture that say which tests ran again, and why."""
+    lines = re.findall(r">([^<\n]*)</text>", html.unescape(svg).replace("\xa0", " "))
+    return lines[lines.index("    real_commits=[") - 2 : lines.index("    ],") + 1]
+
+
+def test_the_picture_shows_what_such_a_run_prints() -> None:
+    drawn = picture.drawn(picture.printed())
+
+    assert told(drawn) == told(text(picture.PICTURE)), "make picture"

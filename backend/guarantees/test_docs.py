@@ -1,6 +1,7 @@
 """What README and docs say is so: links, anchors, commands, code. `make docs-check` runs this."""
 
 import ast
+import inspect
 import re
 import shutil
 import subprocess
@@ -8,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from fastapi_conftest import isolate
 
-from guarantees.pages import PAGES, TARGETS, anchors, links, prose, text
+from guarantees.pages import PAGES, TARGETS, anchors, links, text, words
 from guarantees.project import CONFTEST, FOLDER, HERE, ROOT, TESTS, Project, code
 
 ADOPTING = ROOT / "docs" / "adopting.md"
@@ -85,12 +87,12 @@ def test_every_page_is_linked_from_the_readme_or_another_page() -> None:
 def test_there_are_no_more_words_than_somebody_reads() -> None:
     pages = [page for page in PAGES if page not in (README, ROOT / "docs" / "changelog.md")]
 
-    assert len(prose(README).split()) <= WORDS["README"]
-    assert sum(len(prose(page).split()) for page in pages) <= WORDS["docs"]
+    assert words(README) <= WORDS["README"]
+    assert sum(map(words, pages)) <= WORDS["docs"]
 
 
 def test_the_promises_are_those_that_are_tested() -> None:
-    page = text(ROOT / "docs" / "how-it-works.md").partition("## The promises")[2]
+    page = text(ROOT / "docs" / "how-it-works.md").partition("## Guarantees")[2]
     named = re.findall(r"^\| (\d+) [^|]+\| ([^|]+) \|$", page, re.MULTILINE)
     listed = {name.strip() for _, names in named for name in names.split(",")}
     there = {path.stem for path in HERE.glob("test_*.py")}
@@ -108,14 +110,9 @@ def test_the_alembic_recipe_is_that_of_the_tested_shape() -> None:
 
 def test_the_arguments_of_isolate_are_those_of_the_page() -> None:
     said = re.findall(r"^\| `(\w+)=` \|", text(ADOPTING), re.MULTILINE)
-    source = (TESTS / "fastapi_conftest" / "project.py").read_text(encoding="utf-8")
-    (isolate,) = [
-        each
-        for each in ast.parse(source).body
-        if isinstance(each, ast.FunctionDef) and each.name == "isolate"
-    ]
+    arguments = inspect.signature(isolate).parameters.values()
 
-    optional = {argument.arg for argument in isolate.args.kwonlyargs} - {"sessions", "metadata"}
+    optional = {each.name for each in arguments if each.default is not each.empty}
     assert set(said) == optional
 
 

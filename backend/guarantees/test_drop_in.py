@@ -21,6 +21,7 @@ TESTS = {
     "alembic": 3,
     "anyio": 2,
     "bcrypt": 2,
+    "both_kinds": 3,
     "container": 3,
     "core": 4,
     "engine_options": 7,

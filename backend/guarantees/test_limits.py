@@ -37,7 +37,7 @@ SEEN = {
         await held.rollback()
         assert await scalar(held, "SELECT current_setting('app.other', true)") == ""
 """,
-    "a row that the test has locked before": """
+    "a row that an earlier transaction of the test has locked": """
     await scalar(a, "SELECT id FROM users FOR UPDATE")
     await a.commit()
     await scalar(a, "SELECT id FROM users FOR UPDATE")
@@ -55,13 +55,13 @@ SEEN = {
     held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 6"
     assert await scalar(b, held) == (1 if rolled_back else 0)
 """,
-    "a setting that a view makes": """
+    "a setting changed by a view": """
     await scalar(a, "SELECT it FROM remembered")
     await scalar(b, "SELECT 1")
     tenant = await scalar(a, "SELECT current_setting('app.tenant', true)")
     assert (tenant or "") == ("" if rolled_back else "1")
 """,
-    "a cursor of the DBAPI": """
+    "a DBAPI cursor": """
     await in_cursor(a, "UPDATE users SET desk = 2")
     assert await scalar(b, "SELECT desk FROM users") == (2 if rolled_back else None)
 """,
@@ -72,7 +72,7 @@ SEEN = {
     await scalar(a, "SELECT 1")
     assert rolled_back or heard
 """,
-    "a pool that is too small": """
+    "an undersized pool": """
     sessions = [SessionLocal() for _ in range(20)]
     try:
         for each in sessions:
@@ -120,7 +120,7 @@ AGAIN = {
     await scalar(a, "UPDATE users SET desk = 1")
     await scalar(b, "SELECT 1")
 """,
-    "a session meets the uncommitted settings": """
+    "a session meets another's uncommitted settings": """
     await scalar(a, "SET LOCAL work_mem = 64")
     await scalar(b, "SELECT 1")
 """,
@@ -220,7 +220,7 @@ CREATE VIEW remembered AS SELECT set_config('app.tenant', '1', true) AS it;
 CREATE FUNCTION lock_it() RETURNS void LANGUAGE sql AS 'SELECT pg_advisory_lock(5)'
 """
 TABLES = {
-    "## By rollback": SEEN,
+    "## With rollback": SEEN,
     "## On both paths": BOTH_PATHS,
     "## What runs again with real commits": AGAIN,
 }

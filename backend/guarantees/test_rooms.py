@@ -12,7 +12,7 @@ from guarantees.project import ROOT
 
 FOLDER = Path(fastapi_conftest.__file__).parent
 ROOMS = re.findall(r"^(\w+)  +\w.*$", str(fastapi_conftest.__doc__), re.MULTILINE)  # top to bottom
-KNOW_PYTEST = {"hooks", "report", "fixtures", "refusals"}
+KNOW_PYTEST = {"hooks", "report", "fixtures", "record"}
 CLIENTS = {"httpx", "httpx2", "requests", "starlette", "aiohttp"}
 
 

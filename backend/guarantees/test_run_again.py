@@ -421,7 +421,7 @@ def test_a_test_case_does_not_run_again(project: Project) -> None:
         """
 import unittest
 
-from fastapi_conftest.refusals import refuse
+from fastapi_conftest.record import refuse
 
 class TestIt(unittest.TestCase):
     def test_it(self):

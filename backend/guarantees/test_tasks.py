@@ -285,3 +285,21 @@ async def test_the_next_test_starts_empty(db):
     assert "another operation is in progress" not in str(result.stdout)
     assert "test_statements_of_two_sessions_at_once[savepoints]" not in ran_again(result)
     assert counts(result)[2] == 0
+
+
+def test_what_a_refusal_has_interrupted_is_not_named(project: Project) -> None:
+    project.write(
+        "tests/test_it.py",
+        """
+import asyncio
+
+async def test_it(client):
+    answers = await asyncio.gather(*(client.post("/users/ada") for _ in range(4)))
+    assert sorted(each.status_code for each in answers) == [200, 409, 409, 409]
+""",
+    )
+
+    result = project.run()
+
+    assert list(ran_again(result)) == ["test_it"]
+    assert causes(result, "left") == {}

@@ -68,6 +68,9 @@ async def test_1_keeps_a_session(get_db_session):
 
 async def test_2_uses_it(db): await kept.execute(sa.text("SELECT 1"))
 """,
+    "Refused: fresh_database in a test that has begun without it": """
+async def test_it(db, request): request.getfixturevalue("fresh_database")
+""",
     "Refused: the driver's own connection": """
 async def test_it(db_transaction):
     (await db_transaction.get_raw_connection()).driver_connection.is_closed()
@@ -132,6 +135,9 @@ async def test_it(fresh_database, fresh_database_url):
 # These end the run, are of another version, or need a server of their own: who reproduces them.
 ELSEWHERE = {
     "Event loop is closed": "test_the_aliases_work_together",
+    "Refused: a connection that was opened before the tests": (
+        "test_a_connection_that_is_held_from_before_is_refused"
+    ),
     "PostgreSQL has no connection left": "test_a_server_with_too_few_connections_is_named",
     "PostgreSQL has no room left for its data": "test_memory_that_fills_is_named",
     "create_schema failed": "test_a_schema_that_cannot_be_created_is_told",

@@ -29,7 +29,7 @@ async def claim(email, first):
 async def test_both_look_before_either_writes(db, time):
     first = []
     answers = await asyncio.gather(claim("ada", first), claim("grace", first))
-    assert answers == [200, 200]
+    assert 200 in answers  # with real commits the server decides whether the other one loses
 """,
     )
 

@@ -3,7 +3,7 @@
 once a schema   a template database
 once a worker   engine <- roles
 once a test     db_transaction <- override_get_db <- get_db_session <- db <- regular_user, ...
-                                                  <- app <- client_factory <- client
+                                                  <- app <- client_factory <- client, ...
                 (a <- b: b asks for a)
 
 This file is the project's own: change it as you like. The steps that it calls are carried out by
@@ -39,7 +39,6 @@ fc.isolate(application, sessions=[SessionLocal], metadata=Base.metadata)
 security.password_hasher = PasswordHash((Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1),))
 
 SessionFactory = async_sessionmaker[AsyncSession]
-ClientFactory = Callable[["User | None"], AsyncClient]
 
 
 @pytest_asyncio.fixture(scope="session")
@@ -95,7 +94,7 @@ def app(override_get_db: None) -> FastAPI:
 
 
 @pytest.fixture
-def client_factory(app: FastAPI) -> ClientFactory:
+def client_factory(app: FastAPI) -> Callable[..., AsyncClient]:
     """A function that returns an HTTP client: a given user's, or nobody's."""
 
     def client_for(user: User | None = None) -> AsyncClient:
@@ -108,9 +107,9 @@ def client_factory(app: FastAPI) -> ClientFactory:
 
 
 @pytest.fixture
-def client(client_factory: ClientFactory) -> AsyncClient:
+def client(client_factory: Callable[..., AsyncClient]) -> AsyncClient:
     """An anonymous HTTP client."""
-    return client_factory(None)
+    return client_factory()
 
 
 @pytest_asyncio.fixture
@@ -123,3 +122,15 @@ async def regular_user(db: AsyncSession) -> User:
 async def admin_user(db: AsyncSession) -> User:
     """A user who may do everything."""
     return await factories.create_user(db, role="admin")
+
+
+@pytest.fixture
+def user_client(client_factory: Callable[..., AsyncClient], regular_user: User) -> AsyncClient:
+    """The regular user's HTTP client."""
+    return client_factory(regular_user)
+
+
+@pytest.fixture
+def admin_client(client_factory: Callable[..., AsyncClient], admin_user: User) -> AsyncClient:
+    """The administrator's HTTP client."""
+    return client_factory(admin_user)

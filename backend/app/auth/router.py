@@ -8,7 +8,7 @@ from fastapi.security import OAuth2PasswordRequestForm
 from app.auth import service
 from app.auth.schemas import PasswordIn, RegisterIn, TokenIn, TokensOut
 from app.deps import CurrentUser, DbSession
-from app.errors import UnauthorizedError, UnprocessableError
+from app.errors import UnauthenticatedError
 from app.models import User
 from app.users.schemas import UserOut
 
@@ -27,9 +27,7 @@ async def register(payload: RegisterIn, db: DbSession) -> User:
 async def login(form: Annotated[OAuth2PasswordRequestForm, Depends()], db: DbSession) -> TokensOut:
     """Trade email and password for tokens."""
     user = await service.authenticate(db, form.username, form.password)
-    if user is None:
-        raise UnauthorizedError(detail="wrong email or password")
-    tokens = await service.issue_tokens(db, user)
+    tokens = service.issue_tokens(db, user)
     await db.commit()
     return tokens
 
@@ -41,7 +39,7 @@ async def refresh(payload: TokenIn, db: DbSession) -> TokensOut:
     # Before the refusal as well: what it revoked has to stay revoked.
     await db.commit()
     if tokens is None:
-        raise UnauthorizedError(detail="invalid or expired refresh token")
+        raise UnauthenticatedError("invalid or expired refresh token")
     return tokens
 
 
@@ -61,6 +59,5 @@ async def me(user: CurrentUser) -> User:
 @router.post("/password", status_code=status.HTTP_204_NO_CONTENT)
 async def change_password(payload: PasswordIn, user: CurrentUser, db: DbSession) -> None:
     """Change the password and revoke every refresh token."""
-    if not await service.change_password(db, user, payload.current_password, payload.new_password):
-        raise UnprocessableError(detail="the current password is wrong")
+    await service.change_password(db, user, payload.current_password, payload.new_password)
     await db.commit()

@@ -11,13 +11,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.audit.service import record
 from app.auth.schemas import RegisterIn, TokensOut
 from app.config import get_settings
+from app.errors import InvalidError, UnauthenticatedError
 from app.models import RefreshToken, Role, User
+from app.roles import RoleName
 from app.security import create_access_token, dummy_hash, hash_password, verify_password
 
 
 async def register(db: AsyncSession, payload: RegisterIn) -> User:
     """Create a user with the role of a member."""
-    role = (await db.scalars(select(Role).where(Role.name == "member"))).one()
+    role = (await db.scalars(select(Role).where(Role.name == RoleName.MEMBER))).one()
     user = User(
         email=payload.email,
         full_name=payload.full_name,
@@ -30,17 +32,19 @@ async def register(db: AsyncSession, payload: RegisterIn) -> User:
     return user
 
 
-async def authenticate(db: AsyncSession, email: str, password: str) -> User | None:
+async def authenticate(db: AsyncSession, email: str, password: str) -> User:
     """Return the active user with these credentials.
 
     An unknown address costs one verification too, so that timing does not tell who is registered.
     """
     user = await db.scalar(select(User).where(func.lower(User.email) == email.strip().lower()))
     matches = verify_password(password, user.password_hash if user else dummy_hash())
-    return user if user and matches and user.is_active else None
+    if user is None or not matches or not user.is_active:
+        raise UnauthenticatedError("wrong email or password")
+    return user
 
 
-async def issue_tokens(db: AsyncSession, user: User, family: UUID | None = None) -> TokensOut:
+def issue_tokens(db: AsyncSession, user: User, family: UUID | None = None) -> TokensOut:
     """Return new tokens; without a `family` they begin one."""
     token = token_urlsafe(32)
     lifetime = timedelta(days=get_settings().refresh_token_days)
@@ -52,7 +56,6 @@ async def issue_tokens(db: AsyncSession, user: User, family: UUID | None = None)
             expires_at=datetime.now(UTC) + lifetime,
         ),
     )
-    await db.flush()
     return TokensOut(access_token=create_access_token(user.id), refresh_token=token)
 
 
@@ -75,7 +78,7 @@ async def rotate(db: AsyncSession, token: str) -> TokensOut | None:
     if known.expires_at <= now or not user.is_active:
         return None
     known.revoked_at = now
-    return await issue_tokens(db, user, known.family)
+    return issue_tokens(db, user, known.family)
 
 
 async def revoke_family(db: AsyncSession, token: str) -> None:
@@ -89,14 +92,13 @@ async def revoke_all(db: AsyncSession, user: User) -> None:
     await _revoke(db, RefreshToken.user_id == user.id)
 
 
-async def change_password(db: AsyncSession, user: User, current: str, new: str) -> bool:
-    """Replace the password and log out everywhere; False when `current` is wrong."""
+async def change_password(db: AsyncSession, user: User, current: str, new: str) -> None:
+    """Replace the password and log out everywhere."""
     if not verify_password(current, user.password_hash):
-        return False
+        raise InvalidError("the current password is wrong")
     user.password_hash = hash_password(new)
     await revoke_all(db, user)
     record(db, user, "change_password", "user", user.id)
-    return True
 
 
 async def _revoke(db: AsyncSession, which: ColumnElement[bool]) -> None:

@@ -6,10 +6,18 @@ from fastapi import APIRouter, BackgroundTasks, status
 from sqlalchemy import select
 
 from app.comments import service
-from app.comments.schemas import CommentIn, CommentOut
-from app.deps import CanWork, CurrentUser, DbSession, MemberTask, WritableComment, WritableTask
+from app.comments.schemas import CommentIn, CommentOut, CommentPatch
+from app.deps import (
+    CanWork,
+    CurrentUser,
+    DbSession,
+    MemberTask,
+    PageParams,
+    WritableComment,
+    WritableTask,
+)
 from app.models import Comment
-from app.pagination import Page, PageParams, fetch_page
+from app.pagination import Page, fetch_page
 
 router = APIRouter(tags=["comments"])
 
@@ -43,13 +51,13 @@ async def list_comments(task: MemberTask, db: DbSession, page: PageParams) -> di
 
 @router.patch("/comments/{comment_id}", response_model=CommentOut, dependencies=[CanWork])
 async def edit_comment(
-    payload: CommentIn,
+    patch: CommentPatch,
     comment: WritableComment,
     user: CurrentUser,
     db: DbSession,
 ) -> Comment:
     """Reword one's own comment."""
-    await service.edit_comment(db, user, comment, payload.body)
+    service.edit_comment(db, user, comment, patch)
     await db.commit()
     return comment
 

@@ -5,13 +5,21 @@ from typing import Annotated
 
 from pydantic import StringConstraints
 
-from app.schemas import Input, Output
+from app.schemas import Input, Output, Patch, optional
+
+Body = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=10_000)]
 
 
 class CommentIn(Input):
     """What somebody says."""
 
-    body: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=10_000)]
+    body: Body
+
+
+class CommentPatch(Patch):
+    """Changes to a comment."""
+
+    body: Body = optional()
 
 
 class CommentOut(Output):

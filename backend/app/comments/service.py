@@ -7,6 +7,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.audit.service import record
+from app.comments.schemas import CommentPatch
 from app.db import SessionLocal
 from app.errors import ForbiddenError
 from app.models import Comment, Job, Project, Task, TeamMember, User
@@ -24,23 +25,21 @@ async def create_comment(db: AsyncSession, actor: User, task: Task, body: str) -
     return comment
 
 
-async def edit_comment(db: AsyncSession, actor: User, comment: Comment, body: str) -> None:
+def edit_comment(db: AsyncSession, actor: User, comment: Comment, patch: CommentPatch) -> None:
     """Reword one's own comment; moderators may delete, but never put words into a mouth."""
     if comment.author_id != actor.id:
-        raise ForbiddenError(detail="only the author may edit a comment")
-    comment.body = body
-    comment.edited_at = datetime.now(UTC)
-    record(db, actor, "update", "comment", comment.id, task_id=comment.task_id)
-    await db.flush()
+        raise ForbiddenError("only the author may edit a comment")
+    if patch.apply(comment):
+        comment.edited_at = datetime.now(UTC)
+        record(db, actor, "update", "comment", comment.id, task_id=comment.task_id)
 
 
 async def delete_comment(db: AsyncSession, actor: User, comment: Comment) -> None:
     """Delete one's own comment, or anybody's as a moderator."""
     if comment.author_id != actor.id and not actor.may(Permission.MODERATE):
-        raise ForbiddenError(detail="only the author or a moderator may delete a comment")
+        raise ForbiddenError("only the author or a moderator may delete a comment")
     record(db, actor, "delete", "comment", comment.id, task_id=comment.task_id)
     await db.delete(comment)
-    await db.flush()
 
 
 async def notify_mentioned(comment_id: int) -> None:

@@ -31,8 +31,8 @@ async def enqueue(payload: JobIn, user: CurrentUser, db: DbSession) -> Job:
 @router.get("", response_model=Page[JobOut])
 async def list_jobs(db: DbSession, query: Annotated[JobQuery, Query()]) -> dict[str, Any]:
     """List jobs, oldest first."""
-    filters = query.model_dump(exclude={"limit", "cursor"}, exclude_none=True)
-    return await fetch_page(db, select(Job).filter_by(**filters), Job.id, query)
+    jobs = select(Job).filter_by(**query.filters())
+    return await fetch_page(db, jobs, Job.id, query)
 
 
 @router.post(

@@ -36,7 +36,6 @@ async def claim(db: AsyncSession, actor: User) -> Job | None:
     job.attempts += 1
     job.started_at = datetime.now(UTC)
     record(db, actor, "claim", "job", job.id, attempt=job.attempts)
-    await db.flush()
     return job
 
 
@@ -46,7 +45,6 @@ async def complete(db: AsyncSession, actor: User, job_id: int) -> Job:
     job.status = JobStatus.DONE
     job.finished_at = datetime.now(UTC)
     record(db, actor, "complete", "job", job.id)
-    await db.flush()
     return job
 
 
@@ -61,14 +59,13 @@ async def fail(db: AsyncSession, actor: User, job_id: int, error: str) -> Job:
         job.status = JobStatus.FAILED
         job.finished_at = datetime.now(UTC)
     record(db, actor, "fail", "job", job.id, attempt=job.attempts)
-    await db.flush()
     return job
 
 
 async def _running(db: AsyncSession, job_id: int) -> Job:
     job = await db.scalar(select(Job).where(Job.id == job_id).with_for_update())
     if job is None:
-        raise NotFoundError(what="job")
+        raise NotFoundError("job not found")
     if job.status is not JobStatus.RUNNING:
-        raise ConflictError(detail=f"the job is {job.status.value}, not running")
+        raise ConflictError(f"the job is {job.status.value}, not running")
     return job

@@ -10,13 +10,14 @@ from app.deps import (
     CurrentUser,
     DbSession,
     MemberProject,
+    PageParams,
     WritableProject,
     WritableTask,
 )
 from app.labels import service
 from app.labels.schemas import LabelIn, LabelOut, LabelPatch
 from app.models import Label
-from app.pagination import Page, PageParams, fetch_page
+from app.pagination import Page, fetch_page
 from app.schemas import Id
 
 router = APIRouter(tags=["labels"])
@@ -61,7 +62,7 @@ async def update_label(
 ) -> Label:
     """Rename or recolour a label."""
     label = await service.get_label(db, project.id, label_id)
-    await service.update_label(db, user, label, patch)
+    service.update_label(db, user, label, patch)
     await db.commit()
     return label
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import StringConstraints
 
-from app.schemas import Input, Output
+from app.schemas import Input, Output, Patch, optional
 
 LabelName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=50)]
 Color = Annotated[str, StringConstraints(pattern=r"^#[0-9a-fA-F]{6}$")]
@@ -17,11 +17,11 @@ class LabelIn(Input):
     color: Color = "#808080"
 
 
-class LabelPatch(Input):
+class LabelPatch(Patch):
     """Changes to a label."""
 
-    name: LabelName | None = None
-    color: Color | None = None
+    name: LabelName = optional()
+    color: Color = optional()
 
 
 class LabelOut(Output):

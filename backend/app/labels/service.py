@@ -11,12 +11,12 @@ from app.models import Label, Project, Task, User, task_labels
 
 
 async def get_label(db: AsyncSession, project_id: int, label_id: int) -> Label:
-    """Return the label of that project, or 404."""
+    """Return the label, which has to be of that project."""
     label = await db.scalar(
         select(Label).where(Label.id == label_id, Label.project_id == project_id),
     )
     if label is None:
-        raise NotFoundError(what="label")
+        raise NotFoundError("label not found")
     return label
 
 
@@ -29,20 +29,16 @@ async def create_label(db: AsyncSession, actor: User, project: Project, payload:
     return label
 
 
-async def update_label(db: AsyncSession, actor: User, label: Label, patch: LabelPatch) -> None:
+def update_label(db: AsyncSession, actor: User, label: Label, patch: LabelPatch) -> None:
     """Rename or recolour a label."""
-    changes = patch.model_dump(exclude_none=True)
-    for field, value in changes.items():
-        setattr(label, field, value)
-    record(db, actor, "update", "label", label.id, **changes)
-    await db.flush()
+    if changes := patch.apply(label):
+        record(db, actor, "update", "label", label.id, **changes)
 
 
 async def delete_label(db: AsyncSession, actor: User, label: Label) -> None:
     """Delete a label and take it off every task."""
     record(db, actor, "delete", "label", label.id, name=label.name)
     await db.delete(label)
-    await db.flush()
 
 
 async def attach(db: AsyncSession, actor: User, task: Task, label: Label) -> None:

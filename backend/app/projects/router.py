@@ -11,11 +11,12 @@ from app.deps import (
     DbSession,
     MemberProject,
     MemberTeam,
+    PageParams,
     WritableProject,
     visible,
 )
 from app.models import Project
-from app.pagination import Page, PageParams, fetch_page
+from app.pagination import Page, fetch_page
 from app.projects import service
 from app.projects.schemas import ProjectIn, ProjectOut, ProjectPatch, ProjectQuery
 
@@ -74,7 +75,7 @@ async def update_project(
     db: DbSession,
 ) -> Project:
     """Change a project."""
-    await service.update_project(db, user, project, patch)
+    service.update_project(db, user, project, patch)
     await db.commit()
     return project
 

@@ -6,10 +6,9 @@ from typing import Annotated
 from pydantic import StringConstraints
 
 from app.pagination import PageQuery
-from app.schemas import Input, Name, Output
+from app.schemas import Description, Input, Name, Output, Patch, optional
 
 Key = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9]{1,9}$")]
-Description = Annotated[str, StringConstraints(max_length=10_000)]
 
 
 class ProjectIn(Input):
@@ -20,12 +19,12 @@ class ProjectIn(Input):
     description: Description = ""
 
 
-class ProjectPatch(Input):
+class ProjectPatch(Patch):
     """Changes to a project."""
 
-    key: Key | None = None
-    name: Name | None = None
-    description: Description | None = None
+    key: Key = optional()
+    name: Name = optional()
+    description: Description = optional()
 
 
 class ProjectQuery(PageQuery):

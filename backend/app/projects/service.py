@@ -6,7 +6,6 @@ from sqlalchemy import exists, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.audit.service import record
-from app.deps import refuse_if_archived
 from app.errors import ConflictError, NotFoundError
 from app.models import Project, Task, TaskStatus, Team, User
 from app.projects.schemas import ProjectIn, ProjectPatch
@@ -23,6 +22,12 @@ async def create_project(db: AsyncSession, actor: User, team: Team, payload: Pro
     return project
 
 
+def refuse_if_archived(project: Project) -> None:
+    """Refuse to change anything in `project` once it is archived."""
+    if project.archived_at is not None:
+        raise ConflictError("the project is archived")
+
+
 async def lock_project(db: AsyncSession, project_id: int) -> Project:
     """Return the project as it is now, and keep others from reordering its tasks meanwhile."""
     project = await db.scalar(
@@ -32,29 +37,21 @@ async def lock_project(db: AsyncSession, project_id: int) -> Project:
         .execution_options(populate_existing=True),
     )
     if project is None:
-        raise NotFoundError(what="project")
+        raise NotFoundError("project not found")
     return project
 
 
 async def lock_writable_project(db: AsyncSession, project_id: int) -> Project:
-    """Lock the project, or answer 409 when it has been archived meanwhile."""
+    """Lock the project, or refuse when it has been archived meanwhile."""
     project = await lock_project(db, project_id)
     refuse_if_archived(project)
     return project
 
 
-async def update_project(
-    db: AsyncSession,
-    actor: User,
-    project: Project,
-    patch: ProjectPatch,
-) -> None:
+def update_project(db: AsyncSession, actor: User, project: Project, patch: ProjectPatch) -> None:
     """Change key, name or description."""
-    changes = patch.model_dump(exclude_none=True)
-    for field, value in changes.items():
-        setattr(project, field, value)
-    record(db, actor, "update", "project", project.id, **changes)
-    await db.flush()
+    if changes := patch.apply(project):
+        record(db, actor, "update", "project", project.id, **changes)
 
 
 async def set_archived(db: AsyncSession, actor: User, project: Project, *, archived: bool) -> None:
@@ -64,7 +61,6 @@ async def set_archived(db: AsyncSession, actor: User, project: Project, *, archi
         return
     project.archived_at = datetime.now(UTC) if archived else None
     record(db, actor, "archive" if archived else "unarchive", "project", project.id)
-    await db.flush()
 
 
 async def delete_project(db: AsyncSession, actor: User, project: Project) -> None:
@@ -72,7 +68,6 @@ async def delete_project(db: AsyncSession, actor: User, project: Project) -> Non
     project = await lock_project(db, project.id)
     unfinished = exists().where(Task.project_id == project.id, Task.status.in_(UNFINISHED))
     if await db.scalar(select(unfinished)):
-        raise ConflictError(detail="the project has unfinished tasks")
+        raise ConflictError("the project has unfinished tasks")
     record(db, actor, "delete", "project", project.id, key=project.key)
     await db.delete(project)
-    await db.flush()

@@ -32,7 +32,6 @@ async def move_task(db: AsyncSession, actor: User, task: Task, position: int) ->
         await _shift(db, task, position, before - 1, by=1)
     task.position = position
     record(db, actor, "move", "task", task.id, before=before, after=position)
-    await db.flush()
 
 
 async def delete_task(db: AsyncSession, actor: User, task: Task) -> None:
@@ -41,7 +40,6 @@ async def delete_task(db: AsyncSession, actor: User, task: Task) -> None:
     last = await next_position(db, task.project_id) - 1
     record(db, actor, "delete", "task", task.id, title=task.title)
     await db.delete(task)
-    await db.flush()
     await _shift(db, task, task.position + 1, last, by=-1)
 
 
@@ -52,7 +50,7 @@ async def _lock(db: AsyncSession, task: Task) -> Task:
         select(Task).where(Task.id == task.id).execution_options(populate_existing=True),
     )
     if current is None:
-        raise NotFoundError(what="task")
+        raise NotFoundError("task not found")
     return current
 
 

@@ -93,7 +93,7 @@ async def update_task(
     db: DbSession,
 ) -> Task:
     """Change a task, given the version that the client has read."""
-    await service.update_task(db, user, task, patch)
+    service.update_task(db, user, task, patch)
     await db.commit()
     return task
 
@@ -106,7 +106,7 @@ async def change_status(
     db: DbSession,
 ) -> Task:
     """Start, finish, cancel or reopen a task."""
-    await service.change_status(db, user, task, payload.status)
+    service.change_status(db, user, task, payload.status)
     await db.commit()
     return task
 

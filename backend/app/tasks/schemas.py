@@ -1,17 +1,16 @@
 """Bodies of tasks."""
 
 from datetime import date, datetime
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import Field, JsonValue, StringConstraints, model_validator
+from pydantic import Field, JsonValue, StringConstraints
 
 from app.labels.schemas import LabelOut
 from app.models import TaskPriority, TaskStatus
 from app.pagination import PageQuery
-from app.schemas import Id, Input, Output
+from app.schemas import Description, Id, Input, Output, Patch, optional
 
 Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
-Description = Annotated[str, StringConstraints(max_length=10_000)]
 ExternalRef = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 CustomFields = Annotated[dict[str, JsonValue], Field(max_length=50)]
 
@@ -34,26 +33,17 @@ class TaskCreate(TaskIn):
     assignee_id: Id | None = None
 
 
-class TaskPatch(Input):
+class TaskPatch(Patch):
     """Changes to the version of a task that the client has read."""
 
     version: int
-    title: Title | None = None
-    description: Description | None = None
-    priority: TaskPriority | None = None
+    title: Title = optional()
+    description: Description = optional()
+    priority: TaskPriority = optional()
     start_date: date | None = None
     due_date: date | None = None
     external_ref: ExternalRef | None = None
-    custom_fields: CustomFields | None = None
-
-    @model_validator(mode="after")
-    def _refuse_null_where_a_value_is_needed(self) -> Self:
-        required = {"title", "description", "priority", "custom_fields"}
-        for field in sorted(required & self.model_fields_set):
-            if getattr(self, field) is None:
-                message = f"{field} must not be null"
-                raise ValueError(message)
-        return self
+    custom_fields: CustomFields = optional()
 
 
 class StatusIn(Input):

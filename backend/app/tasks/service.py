@@ -5,7 +5,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.audit.service import record
-from app.errors import STALE, ConflictError, UnprocessableError, explain
+from app.errors import STALE, ConflictError, InvalidError, explain
 from app.models import Project, Task, TaskStatus, TeamMember, User
 from app.projects.service import lock_writable_project
 from app.tasks.ordering import next_position
@@ -53,48 +53,41 @@ async def import_tasks(
         try:
             async with db.begin_nested():
                 db.add(task)
-                await db.flush()
         except IntegrityError as error:
-            known = explain(error)
-            if known is None:
+            refusal = explain(error)
+            if refusal is None:
                 raise
-            result.failed.append(RefusedOut(row=number, reason=known[1]))
+            result.failed.append(RefusedOut(row=number, reason=str(refusal)))
         else:
             position += 1
             result.created.append(ImportedOut(row=number, task_id=task.id))
             record(db, actor, "import", "task", task.id, title=task.title)
-    await db.flush()
     return result
 
 
-async def update_task(db: AsyncSession, actor: User, task: Task, patch: TaskPatch) -> None:
+def update_task(db: AsyncSession, actor: User, task: Task, patch: TaskPatch) -> None:
     """Change a task, unless somebody else has since it was read."""
     if patch.version != task.version:
-        raise ConflictError(detail=STALE)
-    changes = patch.model_dump(exclude_unset=True, exclude={"version"})
-    for field, value in changes.items():
-        setattr(task, field, value)
-    logged = patch.model_dump(exclude_unset=True, exclude={"version"}, mode="json")
-    record(db, actor, "update", "task", task.id, **logged)
-    await db.flush()
+        raise ConflictError(STALE)
+    if changes := patch.apply(task):
+        record(db, actor, "update", "task", task.id, **changes)
 
 
-async def change_status(db: AsyncSession, actor: User, task: Task, status: TaskStatus) -> None:
+def change_status(db: AsyncSession, actor: User, task: Task, status: TaskStatus) -> None:
     """Take a step that the life of a task allows."""
     before = task.status
     if status not in TRANSITIONS[before]:
-        raise ConflictError(detail=f"a task cannot go from {before.value} to {status.value}")
+        raise ConflictError(f"a task cannot go from {before.value} to {status.value}")
     task.status = status
     record(db, actor, "change_status", "task", task.id, before=before, after=status)
-    await db.flush()
 
 
 async def assign(db: AsyncSession, actor: User, task: Task, assignee_id: int | None) -> None:
     """Give the task to a member of the team, or to nobody."""
     await _require_member(db, task.project, assignee_id)
-    task.assignee_id = assignee_id
-    record(db, actor, "assign", "task", task.id, assignee_id=assignee_id)
-    await db.flush()
+    if task.assignee_id != assignee_id:
+        task.assignee_id = assignee_id
+        record(db, actor, "assign", "task", task.id, assignee_id=assignee_id)
 
 
 async def count_by_status(db: AsyncSession, project: Project) -> StatsOut:
@@ -122,4 +115,4 @@ async def _require_member(db: AsyncSession, project: Project, user_id: int | Non
         .where(TeamMember.team_id == project.team_id, User.id == user_id, User.is_active),
     )
     if member is None:
-        raise UnprocessableError(detail="the assignee must be an active member of the team")
+        raise InvalidError("the assignee must be an active member of the team")

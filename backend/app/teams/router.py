@@ -12,13 +12,13 @@ from app.deps import (
     DbSession,
     MemberTeam,
     OwnedTeam,
-    is_owner,
+    PageParams,
+    get_team_for_owner,
     require,
     visible,
 )
-from app.errors import ForbiddenError
 from app.models import Team, TeamMember
-from app.pagination import Page, PageParams, fetch_page
+from app.pagination import Page, fetch_page
 from app.roles import Permission
 from app.schemas import Id
 from app.teams import service
@@ -55,7 +55,7 @@ async def get_team(team: MemberTeam) -> Team:
 @router.patch("/{team_id}", response_model=TeamOut, dependencies=[CanWork])
 async def update_team(patch: TeamPatch, team: OwnedTeam, user: CurrentUser, db: DbSession) -> Team:
     """Rename a team."""
-    await service.update_team(db, user, team, patch)
+    service.update_team(db, user, team, patch)
     await db.commit()
     return team
 
@@ -103,7 +103,7 @@ async def change_role(
 ) -> TeamMember:
     """Change a member's role."""
     member = await service.get_member(db, team, user_id)
-    await service.change_role(db, user, member, patch.role)
+    await service.change_role(db, user, member, patch)
     await db.commit()
     return member
 
@@ -111,7 +111,8 @@ async def change_role(
 @router.delete("/{team_id}/members/{user_id}", status_code=status.HTTP_204_NO_CONTENT)
 async def remove_member(user_id: Id, team: MemberTeam, user: CurrentUser, db: DbSession) -> None:
     """Remove a member; anybody may leave, only owners remove others."""
-    if user_id != user.id and not (user.may(Permission.WORK) and await is_owner(db, team, user)):
-        raise ForbiddenError(detail="only an owner of the team may do this")
+    if user_id != user.id:
+        await require(Permission.WORK)(user)
+        await get_team_for_owner(team, user, db)
     await service.remove_member(db, user, await service.get_member(db, team, user_id))
     await db.commit()

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AliasPath, Field, StringConstraints
 
 from app.models import TeamRole
-from app.schemas import Id, Input, Name, Output
+from app.schemas import Id, Input, Name, Output, Patch, optional
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=50)]
 
@@ -18,11 +18,11 @@ class TeamIn(Input):
     slug: Slug
 
 
-class TeamPatch(Input):
+class TeamPatch(Patch):
     """Changes to a team."""
 
-    name: Name | None = None
-    slug: Slug | None = None
+    name: Name = optional()
+    slug: Slug = optional()
 
 
 class TeamOut(Output):
@@ -41,10 +41,10 @@ class MemberIn(Input):
     role: TeamRole = TeamRole.MEMBER
 
 
-class MemberPatch(Input):
-    """A member's new role."""
+class MemberPatch(Patch):
+    """Changes to a member."""
 
-    role: TeamRole
+    role: TeamRole = optional()
 
 
 class MemberOut(Output):

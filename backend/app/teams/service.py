@@ -7,7 +7,7 @@ from sqlalchemy.orm import joinedload
 from app.audit.service import record
 from app.errors import ConflictError, NotFoundError
 from app.models import Team, TeamMember, TeamRole, User
-from app.teams.schemas import MemberIn, TeamIn, TeamPatch
+from app.teams.schemas import MemberIn, MemberPatch, TeamIn, TeamPatch
 
 
 async def create_team(db: AsyncSession, actor: User, payload: TeamIn) -> Team:
@@ -20,20 +20,16 @@ async def create_team(db: AsyncSession, actor: User, payload: TeamIn) -> Team:
     return team
 
 
-async def update_team(db: AsyncSession, actor: User, team: Team, patch: TeamPatch) -> None:
-    """Rename a team."""
-    changes = patch.model_dump(exclude_none=True)
-    for field, value in changes.items():
-        setattr(team, field, value)
-    record(db, actor, "update", "team", team.id, **changes)
-    await db.flush()
+def update_team(db: AsyncSession, actor: User, team: Team, patch: TeamPatch) -> None:
+    """Change name or slug."""
+    if changes := patch.apply(team):
+        record(db, actor, "update", "team", team.id, **changes)
 
 
 async def delete_team(db: AsyncSession, actor: User, team: Team) -> None:
     """Delete a team without projects; the database refuses others."""
     record(db, actor, "delete", "team", team.id, slug=team.slug)
     await db.delete(team)
-    await db.flush()
 
 
 async def add_member(db: AsyncSession, actor: User, team: Team, payload: MemberIn) -> TeamMember:
@@ -47,14 +43,14 @@ async def add_member(db: AsyncSession, actor: User, team: Team, payload: MemberI
 
 
 async def get_member(db: AsyncSession, team: Team, user_id: int) -> TeamMember:
-    """Return the membership, or 404."""
+    """Return the membership with its user."""
     member = await db.scalar(
         select(TeamMember)
         .where(TeamMember.team_id == team.id, TeamMember.user_id == user_id)
         .options(joinedload(TeamMember.user, innerjoin=True)),
     )
     if member is None:
-        raise NotFoundError(what="member")
+        raise NotFoundError("member not found")
     return member
 
 
@@ -62,14 +58,13 @@ async def change_role(
     db: AsyncSession,
     actor: User,
     member: TeamMember,
-    role: TeamRole,
+    patch: MemberPatch,
 ) -> None:
     """Make a member an owner or the reverse."""
-    if role is not TeamRole.OWNER:
+    if patch.role is TeamRole.MEMBER:
         await _keep_an_owner(db, member)
-    member.role = role
-    record(db, actor, "change_role", "team", member.team_id, user_id=member.user_id, role=role)
-    await db.flush()
+    if changes := patch.apply(member):
+        record(db, actor, "change_role", "team", member.team_id, user_id=member.user_id, **changes)
 
 
 async def remove_member(db: AsyncSession, actor: User, member: TeamMember) -> None:
@@ -77,7 +72,6 @@ async def remove_member(db: AsyncSession, actor: User, member: TeamMember) -> No
     await _keep_an_owner(db, member)
     record(db, actor, "remove_member", "team", member.team_id, user_id=member.user_id)
     await db.delete(member)
-    await db.flush()
 
 
 async def _keep_an_owner(db: AsyncSession, leaving: TeamMember) -> None:
@@ -89,4 +83,4 @@ async def _keep_an_owner(db: AsyncSession, leaving: TeamMember) -> None:
         .with_for_update(),
     )
     if owners.all() == [leaving.user_id]:
-        raise ConflictError(detail="the last owner cannot leave the team")
+        raise ConflictError("the last owner cannot leave the team")

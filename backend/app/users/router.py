@@ -5,9 +5,9 @@ from typing import Any
 from fastapi import APIRouter, Depends, status
 from sqlalchemy import select
 
-from app.deps import CurrentUser, DbSession, require
+from app.deps import CurrentUser, DbSession, PageParams, require
 from app.models import User
-from app.pagination import Page, PageParams, fetch_page
+from app.pagination import Page, fetch_page
 from app.roles import Permission
 from app.schemas import Id
 from app.users import service

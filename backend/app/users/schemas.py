@@ -5,7 +5,7 @@ from datetime import datetime
 from pydantic import AliasPath, Field
 
 from app.roles import RoleName
-from app.schemas import Input, Output
+from app.schemas import Output, Patch, optional
 
 
 class UserOut(Output):
@@ -19,8 +19,8 @@ class UserOut(Output):
     created_at: datetime
 
 
-class UserPatch(Input):
+class UserPatch(Patch):
     """Changes by an administrator."""
 
-    role: RoleName | None = None
-    is_active: bool | None = None
+    role: RoleName = optional()
+    is_active: bool = optional()

@@ -11,36 +11,38 @@ from app.users.schemas import UserPatch
 
 
 async def get_user(db: AsyncSession, user_id: int) -> User:
-    """Return the user, or 404."""
+    """Return the user of this id."""
     user = await db.get(User, user_id)
     if user is None:
-        raise NotFoundError(what="user")
+        raise NotFoundError("user not found")
     return user
 
 
 async def update_user(db: AsyncSession, actor: User, user: User, patch: UserPatch) -> None:
     """Change role or access; nobody can lock themselves out."""
-    changes = patch.model_dump(exclude_none=True, mode="json")
-    if user.id == actor.id and changes:
-        raise ConflictError(detail="you cannot change your own role or access")
-    if patch.role is not None:
+    given = patch.model_dump(exclude_unset=True, mode="json")
+    before = {"role": user.role.name, "is_active": user.is_active}
+    changes = {field: value for field, value in given.items() if value != before[field]}
+    if not changes:
+        return
+    if user.id == actor.id:
+        raise ConflictError("you cannot change your own role or access")
+    if "role" in changes:
         user.role = (await db.scalars(select(Role).where(Role.name == patch.role))).one()
-    if patch.is_active is not None:
+    if "is_active" in changes:
         user.is_active = patch.is_active
-        if not patch.is_active:
-            await revoke_all(db, user)
+        await revoke_all(db, user)
     record(db, actor, "update", "user", user.id, **changes)
 
 
 async def delete_user(db: AsyncSession, actor: User, user: User) -> None:
     """Delete the account; what it wrote stays, without a name."""
     if user.id == actor.id:
-        raise ConflictError(detail="you cannot delete yourself")
+        raise ConflictError("you cannot delete yourself")
     if await _is_last_owner(db, user):
-        raise ConflictError(detail="the user is the last owner of a team")
+        raise ConflictError("the user is the last owner of a team")
     record(db, actor, "delete", "user", user.id)
     await db.delete(user)
-    await db.flush()
 
 
 async def _is_last_owner(db: AsyncSession, user: User) -> bool:

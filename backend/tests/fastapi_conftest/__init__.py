@@ -11,8 +11,7 @@ fixtures       further databases; overrides that end with their test
 steps          what the fixtures of the conftest call
 serving        requests as a server runs them
 sessions       how the app's sessions reach the database of the test
-real_commits   the second path: real commits, deleted afterwards
-cleaning       how they are found and deleted
+real_commits   the second path: real commits, found and deleted afterwards
 rollback       the first path: one transaction, rolled back
 fidelity       whether rollback shows what the app's connections would
 savepoint      how sessions share it
@@ -22,15 +21,13 @@ clone          a database of this process, in which one test at a time works
 template       the schema, created once
 server         which server, and whether it serves
 embedded       PostgreSQL from a wheel, where no server is given
-folders        folders and locks
 administrator  creates and drops databases
 application    the app's own engines, connected to the database of the test
 guard          which engines may connect, and where
 addresses      where an engine would connect
 drivers        questions to a connection
 project        what the conftest has told
-refusals       how a test is refused, and how a run is
-record         what a test meets while it runs
+record         what a test meets while it runs; how it is refused, and how a run is
 """
 
 from typing import Any

@@ -1,10 +1,7 @@
 """Where an engine would connect, and how it connects elsewhere with all else that it was given."""
 
-from __future__ import annotations
-
 import getpass
 import os
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -32,24 +29,13 @@ class Address(NamedTuple):
         return f"database {self.database!r} on {self.host or 'the default host'}:{self.port}"
 
 
-def address_of(args: Sequence[Any], to: Mapping[str, Any]) -> Address:
+def address_of(to: Mapping[str, Any]) -> Address:
     """Return where a driver would connect with these arguments, after its defaults."""
-    given = of_dsn(args, to) | {name: value for name, value in to.items() if value is not None}
-    user = given.get("user") or os.environ.get("PGUSER") or getpass.getuser()
-    database = given.get("database") or given.get("dbname") or os.environ.get("PGDATABASE") or user
-    host = given.get("host") or os.environ.get("PGHOST", "")
-    port = given.get("port") or os.environ.get("PGPORT", "5432")
+    user = to.get("user") or os.environ.get("PGUSER") or getpass.getuser()
+    database = to.get("database") or to.get("dbname") or os.environ.get("PGDATABASE") or user
+    host = to.get("host") or os.environ.get("PGHOST", "")
+    port = to.get("port") or os.environ.get("PGPORT", "5432")
     return Address(joined(host), joined(port), str(database))
-
-
-def of_dsn(args: Sequence[Any], to: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a connection string says, where there is one."""
-    dsn = str((args and args[0]) or to.get("dsn") or to.get("conninfo") or "")
-    if "://" not in dsn:
-        return dict(part.split("=", 1) for part in shlex.split(dsn) if "=" in part)
-    url = sa.make_url(dsn)
-    parts = {"host": url.host, "port": url.port, "database": url.database, "user": url.username}
-    return {name: value for name, value in (parts | dict(url.query)).items() if value}
 
 
 def joined(value: Any) -> str:

@@ -5,8 +5,6 @@ step, so that no kill can leave one unmarked. It is in use for as long as somebo
 it, or holds the advisory lock whose number is in its name.
 """
 
-from __future__ import annotations
-
 import secrets
 from typing import Any
 

@@ -11,12 +11,9 @@ own: on such a loop each use of the pool gets a new connection, which is closed 
 back.
 """
 
-from __future__ import annotations
-
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -24,16 +21,14 @@ from weakref import WeakSet, ref
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from .addresses import Address, address_of, elsewhere
 from .drivers import in_transaction, is_lost, run_script, settings_when_new
-from .guard import KNOWN, ask, connect_as_allowed
+from .guard import ask, connect_as_allowed
 from .project import PREFIX, project
-from .record import ENDED, NEVER_GIVEN_BACK, running
-from .refusals import REAL_COMMITS_HELP, refuse
+from .record import ENDED, NEVER_GIVEN_BACK, REAL_COMMITS_HELP, refuse, running
 
-Engine = sa.Engine | AsyncEngine
 NEW_AGAIN = """
     CLOSE ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES;
     SELECT pg_stat_force_next_flush();
@@ -47,24 +42,17 @@ OTHER_LOOP = "a statement on another event loop than that of the test: TestClien
 BY_ROLLBACK = "an engine of the application that the transaction of the test does not reach."
 
 
-class Target:
-    """A database that the application is connected to: that of one clone, until it is dropped."""
-
-    def __init__(self, url: sa.URL) -> None:
-        """Describe it."""
-        self.url = url
-
-
 @dataclass(eq=False)
 class Opened:
-    """A connection that the application has opened to a target.
+    """A connection that the application has opened.
 
+    target: the URL of the database: this very object is that of one clone, until it is dropped.
     loop: the event loop that it belongs to, if the driver is asynchronous.
     holder: who has it now, and the thread that has asked for it.
     script: what makes it as good as new, and its process id on the server.
     """
 
-    target: Target
+    target: sa.URL
     loop: asyncio.AbstractEventLoop | None
     holder: Callable[[], PoolProxiedConnection | None] = lambda: None
     thread: threading.Thread | None = None
@@ -72,50 +60,38 @@ class Opened:
     pid: int = 0
     was_handed_out: bool = False
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it can be used on the event loop that runs here."""
+        return self.loop in (None, running_loop())
+
 
 class Connections:
     """All connections of the application, and where new ones lead.
 
     target: the database of the test that runs; or a text that says why there is none.
     loop: the event loop of the tests, where connections are kept.
+    aside: what closes connections that were to be closed elsewhere than on their loop.
     """
 
-    def __init__(self, engines: list[Engine]) -> None:
+    def __init__(self, engines: list[Any]) -> None:
         """Begin with the engines that are known by name."""
         self.engines = engines
         self.addresses: set[Address] = set()
         self.dialects = WeakSet[sa.Dialect]()
-        self.target: Target | str = OUTSIDE
+        self.target: sa.URL | str = OUTSIDE
         self.loop: asyncio.AbstractEventLoop | None = None
         self.entries = WeakSet[ConnectionPoolEntry]()
-        self.of_other_loops: list[Any] = []  # closed elsewhere than on their loop
+        self.aside: list[tuple[object, Callable[[], None]]] = []
         for engine in engines:
             if engine.url.database:
-                self.addresses.add(address_of(*engine.dialect.create_connect_args(engine.url)))
+                self.addresses.add(address_of(engine.dialect.create_connect_args(engine.url)[1]))
             self.adopt(engine.dialect)
             self.take_the_place_of_a_creator(engine.dialect, engine.pool)
 
     def __str__(self) -> str:
         """Name the application's databases in a message."""
         return f"The application's is {' or '.join(map(str, sorted(self.addresses)))}."
-
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Watch the pools for as long as the context lasts."""
-        with ExitStack() as stack:
-            for name, listener in (("checkout", self.check_out), ("checkin", self.check_in)):
-                sa.event.listen(Pool, name, listener)
-                stack.callback(sa.event.remove, Pool, name, listener)
-            yield
-
-    @contextmanager
-    def connected_to(self, target: Target) -> Iterator[None]:
-        """Have the application connected to a database for as long as the context lasts."""
-        before, self.target = self.target, target
-        try:
-            yield
-        finally:
-            self.target = before
 
     def adopt(self, dialect: sa.Dialect) -> None:
         """Know a dialect as that of an engine of the application, and hear what it does."""
@@ -133,7 +109,7 @@ class Connections:
             ping = methods.do_ping
             methods.do_ping = lambda connection: self.is_here(connection) and ping(connection)
             for name in ("do_close", "do_terminate"):
-                setattr(methods, name, self.closing_here(getattr(methods, name)))
+                setattr(methods, name, partial(self.close_here, getattr(methods, name)))
 
     def take_the_place_of_a_creator(self, dialect: sa.Dialect, pool: Any) -> None:
         """Connect an engine that was made with `creator=`, which would go past all events."""
@@ -142,76 +118,61 @@ class Connections:
 
     def opened(self, connection: Any) -> Opened | None:
         """Return what is known of a connection."""
-        for entry in self.entries:
-            if entry.dbapi_connection is connection:
-                return entry.info.get(KNOWN)
-        return None
+        found = (it for entry, it in self.all() if entry.dbapi_connection is connection)
+        return next(found, None)
 
     def is_here(self, connection: Any) -> bool:
         """Tell whether a connection belongs to the event loop that runs here."""
         opened = self.opened(connection)
-        return opened is None or opened.loop is running_loop()
+        return opened is None or opened.is_here
 
-    def closing_here(self, close: Callable[[Any], None]) -> Callable[[Any], None]:
-        """Have a connection of another event loop put aside, where the pool would close it."""
-
-        def close_or_put_aside(connection: Any) -> None:
+    def close_here(self, close: Callable[[Any], None], connection: Any) -> None:
+        """Close a connection for a pool; put it aside where it is of another event loop."""
+        if self.is_here(connection):
+            close(connection)
+        else:
             opened = self.opened(connection)
-            if opened is None or opened.loop is running_loop():
-                close(connection)
-            else:
-                self.of_other_loops.append((opened.loop, close, connection))
+            self.aside.append((opened and opened.loop, partial(close, connection)))
 
-        return close_or_put_aside
-
-    def owns(self, dialect: sa.Dialect, args: Any, to: Any) -> bool:
+    def owns(self, dialect: sa.Dialect, to: Any) -> bool:
         """Tell whether an engine is the application's."""
-        return dialect in self.dialects or address_of(args, to) in self.addresses
+        return dialect in self.dialects or address_of(to) in self.addresses
 
-    def where(self, dialect: sa.Dialect, to: Any) -> tuple[Any, Any, object]:
+    def where(self, dialect: sa.Dialect, entry: ConnectionPoolEntry, to: Any) -> tuple[Any, Any]:
         """Return where an engine of the application connects now, or refuse."""
         target = self.target_or_refuse()
         if dialect not in self.dialects:
             self.adopt(dialect)
-        loop = running_loop() if dialect.is_async else None
-        return *elsewhere(dialect, to, target.url), Opened(target, loop)
+        entry.info[PREFIX] = Opened(target, running_loop() if dialect.is_async else None)
+        return elsewhere(dialect, to, target)
 
-    def target_or_refuse(self) -> Target:
+    def target_or_refuse(self) -> sa.URL:
         """Return the database of the test that runs."""
-        if not isinstance(self.target, Target):
+        if not isinstance(self.target, sa.URL):
             refuse(self.target, ask() if self.target is OUTSIDE else REAL_COMMITS_HELP)
         return self.target
 
     def check_out(self, connection: Any, entry: ConnectionPoolEntry, mine: Any) -> None:
         """Let somebody have a connection, where it is one to the database of this test."""
-        opened = entry.info.get(KNOWN)
-        if not isinstance(opened, Opened):
-            return
-        if opened.target is not self.target_or_refuse() or not self.is_usable(opened):
-            raise sa.exc.DisconnectionError  # the pool opens another one in its place
-        self.entries.add(entry)
-        if not opened.script:  # it is new, and the application's listeners have set it up
-            settings, opened.pid = settings_when_new(connection)
-            opened.script = f"{settings}; {NEW_AGAIN}"
-        opened.holder, opened.thread = ref(mine), threading.current_thread()
-
-    @staticmethod
-    def is_usable(opened: Opened) -> bool:
-        """Tell whether a connection can be used on the event loop that runs here."""
-        return opened.loop is None or opened.loop is running_loop()
+        if opened := entry.info.get(PREFIX):
+            if opened.target is not self.target_or_refuse() or not opened.is_here:
+                raise sa.exc.DisconnectionError  # the pool opens another one in its place
+            self.entries.add(entry)
+            if not opened.script:  # it is new, and the application's listeners have set it up
+                settings, opened.pid = settings_when_new(connection)
+                opened.script = f"{settings}; {NEW_AGAIN}"
+            opened.holder, opened.thread = ref(mine), threading.current_thread()
 
     def check_in(self, _connection: Any, entry: ConnectionPoolEntry) -> None:
         """Take a connection back; what belongs to another event loop is closed, while it runs."""
-        opened = entry.info.get(KNOWN)
-        if isinstance(opened, Opened):
+        if opened := entry.info.get(PREFIX):
             opened.holder = lambda: None
             if opened.loop not in (None, self.loop):
                 entry.invalidate()
 
     def all(self) -> list[tuple[ConnectionPoolEntry, Opened]]:
         """Return the connections that are open."""
-        found = [(entry, entry.info.get(KNOWN)) for entry in self.entries if entry.dbapi_connection]
-        return [(entry, opened) for entry, opened in found if isinstance(opened, Opened)]
+        return [(it, it.info[PREFIX]) for it in self.entries if it.dbapi_connection]
 
     def held_by_threads(self) -> list[Opened]:
         """Return the connections that other threads have and have not given back."""
@@ -224,22 +185,20 @@ class Connections:
 
         connection: any of SQLAlchemy's, whose `run_sync` lets pools close what they have.
         """
-        kept = []
+        kept, flawed = [], []
         for entry, opened in self.all():
             if flaw := self.flaw(entry, opened):
-                running().note_once(ENDED, flaw)
-                await connection.run_sync(partial(give_up, entry, opened))
+                running().note(ENDED, flaw)
+                flawed.append((entry, opened))
             else:
                 await run_script(entry.dbapi_connection, opened.script)
                 kept.append(opened.pid)
-        await connection.run_sync(self.close_those_put_aside)
+        await connection.run_sync(self.close, flawed)
         return kept
 
     async def end(self, connection: AsyncConnection) -> None:
         """Close all connections: those of a clone that is given up, or that seeding has opened."""
-        for entry, opened in self.all():
-            await connection.run_sync(partial(give_up, entry, opened))
-        await connection.run_sync(self.close_those_put_aside)
+        await connection.run_sync(self.close, self.all())
 
     def flaw(self, entry: ConnectionPoolEntry, opened: Opened) -> str:
         """Return why a connection cannot be made as good as new, if so."""
@@ -255,23 +214,19 @@ class Connections:
             return "it belongs to another event loop or database"
         return ""
 
-    def close_those_put_aside(self, _: object) -> None:
-        """Close the connections of this event loop that were put aside on another one."""
-        aside, self.of_other_loops = self.of_other_loops, []
-        for loop, close, connection in aside:
-            if loop is running_loop():
-                close(connection)
-            else:  # its loop has ended, and so its session is ended by the server
-                self.of_other_loops.append((loop, close, connection))
-
-
-def give_up(entry: ConnectionPoolEntry, opened: Opened, _: object) -> None:
-    """Close a connection, also where somebody has it still: then the pool gets its place back."""
-    mine = opened.holder()
-    if mine and mine.is_valid:
-        mine.invalidate()
-    else:
-        entry.invalidate()
+    def close(self, _: object, which: list[tuple[ConnectionPoolEntry, Opened]]) -> None:
+        """Close connections, also those that somebody has still: then pools get a place back."""
+        for entry, opened in which:
+            mine = opened.holder()
+            if mine and mine.is_valid:
+                mine.invalidate()
+            else:
+                entry.invalidate()
+        here = [each for each in self.aside if each[0] is running_loop()]
+        # Where a loop has ended, the server has ended the session; to collect it would warn.
+        self.aside = [each for each in self.aside if each not in here]
+        for _loop, close in here:
+            close()
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
@@ -288,16 +243,13 @@ def engines_of_the_app() -> list[Any]:
     A factory that has none gets one.
     """
     found: list[Any] = []
-    without = []
     for factory in project().sessions:
         binds = [factory.kw.get("bind"), *(factory.kw.get("binds") or {}).values()]
         engines = [bind for bind in binds if isinstance(bind, sa.Engine | AsyncEngine)]
+        if not engines:
+            engines = [project().make_engine(sa.make_url(f"{project().driver}:///{PREFIX}"))]
+            factory.configure(bind=engines[0])
         found += engines
-        without += [] if engines else [factory]
-    if without:
-        found.append(project().make_engine(sa.make_url(f"{project().driver}:///{PREFIX}")))
-    for factory in without:
-        factory.configure(bind=found[-1])
     return list(dict.fromkeys([*found, *project().engines]))
 
 

@@ -5,8 +5,6 @@ and with real commits; each has a database of its own, which is cloned when its 
 What is not verified to be clean after a test is cloned anew before the next one.
 """
 
-from __future__ import annotations
-
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -16,11 +14,10 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from .administrator import Administrator
-from .application import OUTSIDE, Connections, Target
+from .application import OUTSIDE, Connections
 from .guard import open_engine
 from .project import project
-from .record import CLONED, NOT_IN_FORCE, running
-from .refusals import Refusal, set_up_error
+from .record import CLONED, NOT_IN_FORCE, Refusal, running, set_up_error
 from .server import check_database
 from .template import Template
 
@@ -55,7 +52,8 @@ OF_THE_DATABASE = """
 class Clone(ABC):
     """A database in which one test at a time works.
 
-    target: where the application connects to, while there is a clone that is clean.
+    target: the URL for the application, while there is a clone that is clean; another object for
+        each clone.
     """
 
     SETTINGS: tuple[str, ...] = ()  # for ALTER DATABASE ... SET, once it is seeded
@@ -67,8 +65,7 @@ class Clone(ABC):
         self.name, self.template = admin.name(label), template.name
         self.admin, self.connections = admin, connections
         self.seeds: list[Seed] = []
-        self.url = admin.url(self.name)
-        self.target: Target | None = None
+        self.target: sa.URL | None = None
 
     async def start_test(self) -> Any:
         """Let a test work on a clean database; return its own connection."""
@@ -99,22 +96,22 @@ class Clone(ABC):
         for statement in await self.admin.ask(OF_THE_DATABASE, source=self.template, to=self.name):
             await self.admin.run(statement)
         engine = open_engine(self.admin.own_url(self.name))
+        self.connections.target = target = self.admin.url(self.name)
         try:
             async with engine.connect() as connection:
                 await check_database(connection, self.name)
-            target = Target(self.url)
-            with self.connections.connected_to(target):
-                for seed in self.seeds:
-                    await run_seed(seed)
+            for seed in self.seeds:
+                await run_seed(seed)
             async with engine.connect() as connection:
                 await connection.execution_options(isolation_level="AUTOCOMMIT")
                 await self.survey(connection)
                 await self.connections.end(connection)
+            for setting in ("synchronous_commit = off", *self.SETTINGS):
+                await self.admin.run(f"ALTER DATABASE {self.name} SET {setting}")
+            await self.open(target)
         finally:
+            self.connections.target = OUTSIDE
             await engine.dispose()
-        for setting in ("synchronous_commit = off", *self.SETTINGS):
-            await self.admin.run(f"ALTER DATABASE {self.name} SET {setting}")
-        await self.open(target)
         self.target = target
 
     async def survey(self, connection: AsyncConnection) -> None:
@@ -128,7 +125,7 @@ class Clone(ABC):
         rows = (await connection.execute(sa.text(queries))).all() if queries else []
         values = ", ".join(f"({oid}, {last}, {called})" for oid, last, called in rows)
         setval = f"count(setval(s::oid::regclass, n, c)) FROM (VALUES {values}) AS _ (s, n, c)"
-        self.sequences, self.restart = bool(rows), setval if rows else "1"
+        self.restart = setval if rows else "1"
 
     async def drop(self) -> None:
         """Drop it, if it was ever made."""
@@ -141,11 +138,10 @@ class Clone(ABC):
         async with self.admin.engine.connect() as connection:
             await self.connections.end(connection)
 
-    # What each path does in its own way:
-
-    @abstractmethod
-    async def open(self, target: Target) -> None:
+    async def open(self, target: sa.URL) -> None:  # noqa: B027 - not each path needs to
         """Connect to a new clone."""
+
+    # What each path does in its own way:
 
     @abstractmethod
     async def begin(self) -> Any:

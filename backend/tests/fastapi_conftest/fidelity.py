@@ -6,8 +6,6 @@ Where a difference is left, such as the isolation level, all tests get real comm
 of the application's engine do not fire on ours: they are named in the report.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterator
 from contextlib import suppress
@@ -42,19 +40,11 @@ async def take_over(ours: AsyncConnection, engines: list[Any]) -> str | None:
         if isinstance(engine, AsyncEngine):
             async with engine.connect() as connection:
                 theirs = await connection.run_sync(settings)
-            if found := await difference(ours, theirs):
-                await set_all(ours, theirs)
-                if found := await difference(ours, theirs):
-                    return found
-    return None
-
-
-async def difference(ours: AsyncConnection, theirs: dict[str, str]) -> str | None:
-    """Return the first difference between two connections."""
-    own = await ours.run_sync(settings) | {"autocommit": "False"}
-    for name in sorted(own.keys() | theirs.keys()):
-        if own.get(name) != theirs.get(name):
-            return f"the application's connections have {name} {theirs.get(name)!r}"
+            await set_all(ours, theirs)
+            own = await ours.run_sync(settings) | {"autocommit": "False"}
+            for name in sorted(own.keys() | theirs.keys()):
+                if own.get(name) != theirs.get(name):
+                    return f"the application's connections have {name} {theirs.get(name)!r}"
     return None
 
 

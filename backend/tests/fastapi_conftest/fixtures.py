@@ -4,11 +4,11 @@ Those that are about the database of the test ask for the fixtures of the confte
 the plan.
 """
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from typing import Any
+from unittest import mock
 
 import pytest
 import pytest_asyncio
@@ -16,8 +16,7 @@ import sqlalchemy as sa
 
 from .guard import open_to_everybody
 from .project import project
-from .record import running
-from .refusals import refuse
+from .record import refuse, running
 from .steps import worker_of
 
 
@@ -27,14 +26,13 @@ def overrides_end_with_the_test() -> Iterator[None]:
 
     That of mounted applications, too.
     """
-    before = [(app, app.dependency_overrides, state_of(app)) for app in applications()]
-    copies = [(dict(overrides), dict(state)) for _, overrides, state in before]
-    yield
-    for (app, overrides, state), (own, attributes) in zip(before, copies, strict=True):
-        app.dependency_overrides = overrides
-        for it, was in (overrides, own), (state, attributes):
-            it.clear()
-            it.update(was)
+    with ExitStack() as stack:
+        for app in applications():
+            overrides = app.dependency_overrides
+            stack.enter_context(mock.patch.object(app, "dependency_overrides", overrides))
+            stack.enter_context(mock.patch.dict(overrides))
+            stack.enter_context(mock.patch.dict(vars(app.state)["_state"]))
+        yield
 
 
 def applications() -> Iterator[Any]:
@@ -48,12 +46,6 @@ def applications() -> Iterator[Any]:
     yield from found
 
 
-def state_of(app: Any) -> dict[str, Any]:
-    """Return the attributes of `app.state`."""
-    state: dict[str, Any] = vars(app.state)["_state"]
-    return state
-
-
 @pytest.fixture
 def fresh_database(override_get_db: None, engine: Any) -> Any:
     """The engine, with real connections and commits: asking for it is as good as the marker."""
@@ -65,7 +57,8 @@ def fresh_database(override_get_db: None, engine: Any) -> Any:
 @pytest.fixture
 def fresh_database_url(fresh_database: Any) -> Iterator[sa.URL]:
     """The URL of `fresh_database`, for other engines, of any driver by `set(drivername=...)`."""
-    url = worker_of(fresh_database).clone.url
+    worker = worker_of(fresh_database)
+    url = worker.admin.url(worker.clone.name)
     with open_to_everybody(str(url.database)):
         yield url
 

@@ -2,7 +2,7 @@
 
 From the start of the run to its end there are four kinds of engines. Those that this folder has
 made connect as they like, and so do those that the project allows. Those of the application are
-connected to the database of the test, by whoever is `Application`. All others are refused, and so
+connected to the database of the test, by `application.Connections`. All others are refused, and so
 are drivers that connect by themselves. A database that a fixture has made for the test, or that the
 schema is being built in, is open to everybody. While a test runs that is none of ours, of another
 project in the same run, the guard is down.
@@ -11,27 +11,24 @@ SQLAlchemy asks listeners of the class Engine before those of an instance, so th
 own `do_connect`, which gets a token for a cloud, does not get to answer.
 """
 
-from __future__ import annotations
-
 import functools
 import gc
 import pkgutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any
 from unittest import mock
 from weakref import WeakSet
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
 
 from .addresses import address_of
 from .drivers import sqlstate
-from .project import PREFIX, project
-from .record import wide_fixtures
-from .refusals import failure, refuse
+from .project import project
+from .record import failure, refuse, wide_fixtures
 
 # Where every connection of a driver passes, also by a function that was imported by name.
 DRIVERS_CONNECT = (
@@ -39,43 +36,41 @@ DRIVERS_CONNECT = (
     "psycopg.generators.connect",
     "psycopg2.extensions.make_dsn",
 )
-KNOWN = PREFIX  # in the `info` of each connection of the application
+OTHERS = "It is not a database of this run."
 _trusted = WeakSet[sa.Dialect]()  # of the engines that may connect
-_open = set[str]()  # names of databases that are open to everybody
+opened = set[str]()  # names of databases that are open to everybody
 _connecting = ContextVar("connecting", default=False)  # an engine that may connect does, here
-_hearing: list[Callable[[sa.Connection], None]] = []
 _is_down = False
 
 
-class Application(Protocol):
-    """What knows the application's engines, and connects them to the database of the test."""
-
-    def owns(self, dialect: sa.Dialect, args: Any, to: Any) -> bool:
-        """Tell whether an engine is the application's."""
-
-    def where(self, dialect: sa.Dialect, to: Any) -> tuple[Any, Any, object]:
-        """Return where it connects now, and what its connection is to be known by; or refuse."""
+@contextmanager
+def listening(target: Any, **listeners: Callable[..., Any]) -> Iterator[None]:
+    """Have functions called at events, for as long as the context lasts."""
+    for event, listener in listeners.items():
+        sa.event.listen(target, event, listener)
+    try:
+        yield
+    finally:
+        for event, listener in listeners.items():
+            sa.event.remove(target, event, listener)
 
 
 @contextmanager
-def guard(application: Application) -> Iterator[None]:
-    """Stand for as long as the context lasts."""
-    for each in project().allowed:
-        if not isinstance(each, str):
-            trust(getattr(each, "sync_engine", each))
+def guard(application: Any) -> Iterator[None]:
+    """Stand for as long as the context lasts.
+
+    application: knows the application's engines, and connects them to the database of the test.
+    """
+    _trusted.update(each.dialect for each in project().allowed if not isinstance(each, str))
 
     def connect(dialect: sa.Dialect, record: Any, args: Any, to: Any) -> Any:
         return None if _is_down else connect_as_allowed(application, dialect, record, args, to)
 
-    listeners: dict[str, Any] = {
-        "handle_error": explain_lock,
-        "do_connect": connect,
-        "commit": tell_of_commit,
-    }
-    with ExitStack() as stack:
-        for event, listener in listeners.items():
-            sa.event.listen(sa.Engine, event, listener)
-            stack.callback(sa.event.remove, sa.Engine, event, listener)
+    with (
+        listening(sa.Engine, do_connect=connect, handle_error=explain_lock),
+        listening(Pool, checkout=application.check_out, checkin=application.check_in),
+        ExitStack() as stack,
+    ):
         for path in DRIVERS_CONNECT:
             with suppress(ImportError):  # of a driver that is not installed
                 stack.enter_context(mock.patch(path, guarded(pkgutil.resolve_name(path))))
@@ -83,15 +78,20 @@ def guard(application: Application) -> Iterator[None]:
 
 
 def connect_as_allowed(
-    application: Application, dialect: sa.Dialect, record: ConnectionPoolEntry, args: Any, to: Any
+    application: Any, dialect: sa.Dialect, record: ConnectionPoolEntry, args: Any, to: Any
 ) -> Any:
     """Connect an engine where it may; refuse one that would reach another database."""
     if dialect not in _trusted and dialect.name not in allowed() and not is_open(args, to):
-        if not application.owns(dialect, args, to):
-            named = name(dialect, args, to)
-            refuse(f"a connection to {named}. {OTHERS}", how_to(application))
-        args, to, known = application.where(dialect, to)
-        record.info[KNOWN] = known
+        if not application.owns(dialect, to):
+            is_other = dialect.name != "postgresql"
+            name = f"a {dialect.name} database" if is_other else address_of(to)
+            how_to = (
+                f"{application} Where this engine is the application's too, write engines=[...]; "
+                "where it is of another store that the tests may change, allowed=[...]: "
+                f"{project().place}. To test migrations there is the fixture empty_database."
+            )
+            refuse(f"a connection to {name}. {OTHERS}", how_to)
+        args, to = application.where(dialect, record, to)
     token = _connecting.set(True)
     try:
         return dialect.connect(*args, **to)
@@ -105,29 +105,6 @@ def connect_as_allowed(
         _connecting.reset(token)
 
 
-OTHERS = "It is not a database of this run."
-
-
-def name(dialect: sa.Dialect, args: Any, to: Any) -> object:
-    """Name the database that an engine would connect to."""
-    return address_of(args, to) if dialect.name == "postgresql" else f"a {dialect.name} database"
-
-
-def how_to(application: Application) -> str:
-    """Say what to write so that an engine may connect."""
-    return (
-        f"{application} Where this engine is the application's too, write engines=[...]; where it "
-        f"is of another store that the tests may change, allowed=[...]: {project().place}. To "
-        "test migrations there is the fixture empty_database."
-    )
-
-
-def tell_of_commit(connection: sa.Connection) -> None:
-    """Tell who wants to hear it that somebody commits."""
-    for hear in _hearing:
-        hear(connection)
-
-
 def explain_lock(context: sa.ExceptionContext) -> None:
     """Say who holds a lock that was waited for too long."""
     if sqlstate(context.original_exception) == "55P03":  # lock_not_available
@@ -136,16 +113,6 @@ def explain_lock(context: sa.ExceptionContext) -> None:
             "Another session of this test holds the lock, such as that of db: commit or close it "
             "first.\nWhat a fixture deletes at its end is gone without it."
         )
-
-
-@contextmanager
-def hearing_commits(hear: Callable[[sa.Connection], None]) -> Iterator[None]:
-    """Have a function called at each commit, by whichever engine."""
-    _hearing.append(hear)
-    try:
-        yield
-    finally:
-        _hearing.remove(hear)
 
 
 class Severed:
@@ -199,28 +166,18 @@ def stand(*, down: bool) -> None:
 @contextmanager
 def open_to_everybody(database: str) -> Iterator[None]:
     """Let whoever likes connect to a database, for as long as the context lasts."""
-    _open.add(database)
+    opened.add(database)
     try:
         yield
     finally:
-        _open.discard(database)
-
-
-def some_are_open() -> bool:
-    """Tell whether a database is open to everybody, where commits may go unseen."""
-    return bool(_open)
+        opened.discard(database)
 
 
 def open_engine(url: sa.URL, **options: Any) -> AsyncEngine:
     """Make an engine that may connect."""
     engine = project().make_engine(url, **options)
-    trust(engine.sync_engine)
-    return engine
-
-
-def trust(engine: sa.Engine) -> None:
-    """Let an engine connect."""
     _trusted.add(engine.dialect)
+    return engine
 
 
 def guarded(connect: Callable[..., Any]) -> Callable[..., Any]:
@@ -237,7 +194,7 @@ def guarded(connect: Callable[..., Any]) -> Callable[..., Any]:
 
 def is_open(*arguments: object) -> bool:
     """Tell whether these arguments of a connection name a database that is open to everybody."""
-    return any(name in str(arguments) for name in _open)
+    return any(name in str(arguments) for name in opened)
 
 
 def ask() -> str:

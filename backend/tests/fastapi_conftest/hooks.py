@@ -1,7 +1,5 @@
 """What pytest is told: one event loop, the server before the first test, which tests are ours."""
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import gc
@@ -19,10 +17,20 @@ import sqlalchemy as sa
 
 from .application import connections
 from .embedded import explain_full_disk
-from .guard import guard, sever, stand
+from .guard import guard, listening, sever, stand
 from .project import PREFIX, check_project, project
-from .record import REFUSED, RETRY, Record, begin, running, wide_fixtures
-from .refusals import MARKER, SetUpError, set_up_error
+from .record import (
+    LEFT,
+    MARKER,
+    REFUSED,
+    RETRY,
+    Record,
+    SetUpError,
+    begin,
+    running,
+    set_up_error,
+    wide_fixtures,
+)
 from .report import RECORD, refusals_fail
 from .steps import found, hand_over, schema_once
 from .template import Template, sweep_after
@@ -49,9 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
     check_project()
     config.option.asyncio_mode = "auto"
     getini = config.getini
-    setattr(  # noqa: B010 - for mypy
-        config, "getini", lambda name: "session" if name in LOOP_SCOPES else getini(name)
-    )
+    config.getini = lambda name: "session" if name in LOOP_SCOPES else getini(name)  # type: ignore[method-assign]
     marker = "fresh_database: real connections and real commits, on a database cleaned afterwards"
     config.addinivalue_line("markers", marker)
     if config.pluginmanager.unregister(name="anyio"):  # it would run its tests on other loops
@@ -59,9 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
     stack = ExitStack()
     config.add_cleanup(stack.close)
     stack.enter_context(guard(connections()))
-    stack.enter_context(connections().watched())
-    sa.event.listen(sa.Engine, "handle_error", explain_error)
-    stack.callback(sa.event.remove, sa.Engine, "handle_error", explain_error)
+    stack.enter_context(listening(sa.Engine, handle_error=explain_error))
 
 
 def explain_error(context: sa.ExceptionContext) -> None:
@@ -202,7 +206,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Any:
     refused = [] if refusals_fail(item.config) else before.texts(RETRY)
     again = refused[0] if refused else before.first_refusal
     is_marked = item.get_closest_marker("fresh_database") is not None
-    kept = [(kind, text) for kind, text in before.notes if kind not in (REFUSED, RETRY)]
+    kept = [(kind, text) for kind, text in before.notes if kind not in (REFUSED, RETRY, LEFT)]
     item.stash[RECORD] = begin(Record(is_marked or bool(again), again, kept))
     stand(down=not is_ours(item))
     return (yield)

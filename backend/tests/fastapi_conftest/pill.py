@@ -65,7 +65,9 @@ PREPARE = f"""
     COMMIT;
     SELECT pg_stat_force_next_flush()
 """
-BEGIN = f"BEGIN READ WRITE; INSERT INTO pg_temp.{PREFIX} DEFAULT VALUES"
-RESTART = f"SELECT pg_temp.{PREFIX}_restart()"
+BEGIN = f"""
+    BEGIN READ WRITE; INSERT INTO pg_temp.{PREFIX} DEFAULT VALUES;
+    SELECT pg_temp.{PREFIX}_restart(); {SAVEPOINT}
+"""
 VERIFY = f"SELECT pg_temp.{PREFIX}_verify(); "
 CHECK = f"SELECT pg_temp.{PREFIX}_check()"  # its errors are those of a COMMIT

@@ -1,10 +1,8 @@
 """What the conftest has told about its project, and whether it can be served."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,87 +11,18 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
-from .refusals import set_up_error
+from .record import set_up_error
 
 VERSION = "0.3.0"
 PREFIX = "fastapi_conftest"  # of all that is created on a server or on a disk
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass
 class Project:
-    """The arguments of `isolate`, and the conftest that has called it."""
+    """Which application the tests are of, and what its database is made of.
 
-    conftest: Path
-    app: Any
-    sessions: Sequence[Any]
-    metadata: sa.MetaData
-    create_schema: Callable[[sa.Connection], object] | None
-    schema_files: Sequence[Path]
-    make_engine: Callable[..., AsyncEngine]
-    driver: str
-    engines: Sequence[Any]
-    real_commits: bool | Sequence[str | Path]
-    allowed: Sequence[Any]
-
-    @property
-    def place(self) -> str:
-        """Where to correct an argument."""
-        return f"in isolate(...) of {self.conftest}"
-
-    @property
-    def is_synchronous(self) -> bool:
-        """Whether a factory makes synchronous sessions, which rollback cannot serve."""
-        return any(not issubclass(it.class_, AsyncSession) for it in self.sessions)
-
-    def has_real_commits(self, path: Path, nodeid: str) -> bool:
-        """Tell whether `real_commits` names this test, its file or a folder above it.
-
-        Its entries may be relative to any folder above the conftest, because where pytest's
-        root is depends on how it is called.
-        """
-        if self.is_synchronous or self.real_commits is True:
-            return True
-        name = f"{path.as_posix()}{nodeid[len(nodeid.partition('::')[0]) :]}"
-        for entry in self.real_commits or ():
-            for full in places(str(entry), self.conftest.parent):
-                rest = name.removeprefix(full)
-                if name.startswith(full) and rest[:1] in ("", "/", ":", "["):
-                    return True
-        return False
-
-
-def places(entry: str, folder: Path) -> Iterator[str]:
-    """Yield where an entry may lead: from the folder of the conftest and from each above it."""
-    for parent in (folder, *folder.parents):
-        yield (parent / entry).as_posix()
-
-
-_told: list[Project] = []
-_is_checked: list[bool] = []
-
-
-def project() -> Project:
-    """Return what `isolate` was told."""
-    return _told[0]
-
-
-def isolate(  # noqa: PLR0913 - one call tells all, each by its name
-    app: Any,
-    *,
-    sessions: Sequence[Any],
-    metadata: sa.MetaData,
-    create_schema: Callable[[sa.Connection], object] | None = None,
-    schema_files: Sequence[Path] = (),
-    make_engine: Callable[..., AsyncEngine] = create_async_engine,
-    driver: str | None = None,
-    engines: Sequence[Any] = (),
-    real_commits: bool | Sequence[str | Path] = False,
-    allowed: Sequence[Any] = (),
-) -> None:
-    """Say which application the tests are of, and what its database is made of.
-
-    Call it once, when the conftest is imported. What is wrong with it ends the run with one
-    message.
+    A conftest says so once, when it is imported, by `isolate(...)`. What is wrong with it ends the
+    run with one message.
 
     app: the FastAPI application; None for a library without one.
     sessions: the application's session factories, that of get_db first. Everything on the engines
@@ -113,23 +42,75 @@ def isolate(  # noqa: PLR0913 - one call tells all, each by its name
         the tests that need them, as the end of the report prints them.
     allowed: what else the tests may connect to: engines, or names of dialects such as "sqlite".
     """
-    caller = sys._getframe(1).f_globals  # noqa: SLF001 - as in the standard library's namedtuple
-    told = Project(
-        conftest=Path(caller["__file__"]).resolve(),
-        app=app,
-        sessions=sessions,
-        metadata=metadata,
-        create_schema=create_schema,
-        schema_files=schema_files,
-        make_engine=make_engine,
-        driver=driver or driver_of(sessions),
-        engines=engines,
-        real_commits=real_commits,
-        allowed=allowed,
-    )
-    _told[:] = [each for each in _told if each.conftest != told.conftest] + [told]
-    if _is_checked:  # pytest has found this conftest late
-        check_project()
+
+    app: Any
+    _: KW_ONLY
+    sessions: Sequence[Any]
+    metadata: sa.MetaData
+    create_schema: Callable[[sa.Connection], object] | None = None
+    schema_files: Sequence[Path] = ()
+    make_engine: Callable[..., AsyncEngine] = create_async_engine
+    driver: str = ""
+    engines: Sequence[Any] = ()
+    real_commits: bool | Sequence[str | Path] = False
+    allowed: Sequence[Any] = ()
+
+    def __post_init__(self) -> None:
+        """Remember it as the project, and where its conftest is."""
+        caller = sys._getframe(2).f_globals  # noqa: SLF001 - as in the library's namedtuple
+        self.conftest = Path(caller["__file__"]).resolve()
+        self.driver = self.driver or driver_of(self.sessions)
+        _told[:] = [each for each in _told if each.conftest != self.conftest] + [self]
+        if _is_checked:  # pytest has found this conftest late
+            check_project()
+
+    @property
+    def place(self) -> str:
+        """Where to correct an argument."""
+        return f"in isolate(...) of {self.conftest}"
+
+    @property
+    def is_synchronous(self) -> bool:
+        """Whether a factory makes synchronous sessions, which rollback cannot serve."""
+        return any(not issubclass(it.class_, AsyncSession) for it in self.sessions)
+
+    @property
+    def example_url(self) -> str:
+        """What TEST_DATABASE_URL should look like."""
+        return f"{self.driver}://user:password@host:5432/database"
+
+    def has_real_commits(self, path: Path, nodeid: str) -> bool:
+        """Tell whether `real_commits` names this test, its file or a folder above it.
+
+        Its entries may be relative to any folder above the conftest, because where pytest's
+        root is depends on how it is called.
+        """
+        if self.is_synchronous or self.real_commits is True:
+            return True
+        name = f"{path.as_posix()}{nodeid[len(nodeid.partition('::')[0]) :]}"
+        return any(
+            name.startswith(full) and name[len(full) :][:1] in ("", "/", ":", "[")
+            for entry in self.real_commits or ()
+            for full in places(str(entry), self.conftest.parent)
+        )
+
+
+isolate = Project  # for the conftest
+
+
+def places(entry: str, folder: Path) -> Iterator[str]:
+    """Yield where an entry may lead: from the folder of the conftest and from each above it."""
+    for parent in (folder, *folder.parents):
+        yield (parent / entry).as_posix()
+
+
+_told: list[Project] = []
+_is_checked: list[bool] = []
+
+
+def project() -> Project:
+    """Return what `isolate` was told."""
+    return _told[0]
 
 
 def driver_of(sessions: Any) -> str:

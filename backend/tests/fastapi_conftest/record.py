@@ -1,13 +1,21 @@
-"""What a test meets while it runs: noted by the other rooms, told by the report.
+"""What a test meets while it runs: it is noted for the report, or ends the test or the run.
+
+A test is refused at the line where it could differ from production or reach another test. What
+real commits can do is noted as such, and the test runs again with them. A run is refused where the
+set-up is wrong. Both say what is wrong and what to do.
 
 `running()` is the record of the test that runs, or of the one that ran last: what is noted between
 two tests, when fixtures of a module end, belongs to the test before it.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NoReturn, TypeAlias
+
+import pytest
+
+# Not an Exception, so that an application that catches everything cannot swallow it.
+Refusal = pytest.fail.Exception
+SetUpError: TypeAlias = pytest.UsageError
 
 # The kinds of notes. REFUSED is final; RETRY is what real commits can do, so the test runs again.
 REFUSED, RETRY, CLONED, LEFT = "refused", "retry", "cloned anew", "left"
@@ -17,11 +25,15 @@ NOT_IN_FORCE = "row-level security not in force"
 BY_FLAW = "real commits for all"
 ENDED = "connection ended after the test"
 NEVER_GIVEN_BACK = "a connection that was never given back"
+MARKER = "@pytest.mark.fresh_database"
+REAL_COMMITS_HELP = (
+    f"With {MARKER} the test has real connections and real commits, where this works."
+)
 
 
 @dataclass
 class Record:
-    """One run of one test."""
+    """One run of one test, in types that xdist can send."""
 
     real_commits: bool = False
     first_refusal: str = ""  # of the run before this one, where this is the second
@@ -33,22 +45,9 @@ class Record:
         """Note something for the report."""
         self.notes.append((kind, text))
 
-    def note_once(self, kind: str, text: str) -> None:
-        """Note something that a test may meet many times."""
-        if (kind, text) not in self.notes:
-            self.note(kind, text)
-
     def texts(self, *kinds: str) -> list[str]:
         """Return what was noted under these kinds."""
         return [text for kind, text in self.notes if kind in kinds]
-
-    def told(self) -> dict[str, Any]:
-        """Return what the report needs, in types that xdist can send."""
-        return {
-            "real_commits": self.real_commits,
-            "first_refusal": self.first_refusal,
-            "notes": [[kind, text] for kind, text in self.notes],
-        }
 
 
 _running = Record()
@@ -66,3 +65,23 @@ def begin(record: Record) -> Record:
     global _running  # noqa: PLW0603 - one test at a time runs in a process
     _running = record
     return record
+
+
+def refuse(problem: str, advice: str = REAL_COMMITS_HELP) -> NoReturn:
+    """Fail the test at this line.
+
+    Without other advice it is something that real commits can do, and the test runs again.
+    """
+    __tracebackhide__ = True
+    running().note(RETRY if advice is REAL_COMMITS_HELP else REFUSED, problem)
+    pytest.fail(f"Refused: {problem}\n{advice}")
+
+
+def failure(problem: str, fix: str) -> BaseException:
+    """Return the error that fails a test without a traceback: the machine is at its limits."""
+    return Refusal(f"{problem}\nTo mend it: {fix}", pytrace=False)
+
+
+def set_up_error(problem: str, fix: str) -> SetUpError:
+    """Return the error that ends the run with one message: what is wrong, and what to type."""
+    return SetUpError(f"{problem}\nTo mend it: {fix}")

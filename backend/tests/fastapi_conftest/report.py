@@ -4,10 +4,9 @@ A test that rollback could not serve is run again at once, with real commits; it
 reported. The record of a test travels with the report of its teardown, from whichever process.
 """
 
-from __future__ import annotations
-
 import functools
 from asyncio import CancelledError
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -16,8 +15,7 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 from .project import PREFIX
-from .record import CLONED, ENDS_THE_RUN, REFUSED, RETRY, Record, running
-from .refusals import SetUpError
+from .record import CLONED, ENDS_THE_RUN, REFUSED, RETRY, Record, SetUpError, running
 
 RECORD = pytest.StashKey[Record]()  # of a test's last run
 RUNS = pytest.StashKey[list[Any]]()  # the reports of each run of the test that runs
@@ -61,7 +59,7 @@ def reports_of(item: pytest.Item, *, nextitem: pytest.Item | None, **_: object) 
         item.ihook.pytest_runtest_protocol(item=item, nextitem=nextitem)
         for failed in [report for report in item.stash[RUNS][-1] if report.failed][:1]:
             failed.sections.insert(0, ("Refused at first, without real commits", refused + TWICE))
-    reports = item.stash[RUNS][-1]
+    reports: list[Any] = item.stash[RUNS][-1]
     del item.stash[RUNS]
     return reports
 
@@ -115,7 +113,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
         if ends := record.texts(ENDS_THE_RUN):
             report.outcome, report.longrepr = "failed", f"{ends[0]}. The run ends here."
             item.session.shouldfail = ends[0]
-        setattr(report, PREFIX, record.told())
+        setattr(report, PREFIX, vars(record))
     if report.failed and refused and refused[0] not in report.longreprtext:  # it is buried
         report.sections.insert(0, ("What the test was refused", refused[0]))
     return report
@@ -145,24 +143,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def about_databases(told: dict[str, dict[str, Any]], red: set[str]) -> Iterator[str]:
     """Yield what the report says of the tests' databases: each distinct thing once."""
-    again = {
-        test: record["first_refusal"]
-        for test, record in told.items()
-        if record["first_refusal"] and test not in red
-    }
+    passed = {test: record for test, record in told.items() if test not in red}
+    again = {test: it["first_refusal"] for test, it in passed.items() if it["first_refusal"]}
     notes: dict[tuple[str, str], list[str]] = {}
     for test, record in told.items():
         for kind, text in record["notes"]:
             notes.setdefault((REFUSED if kind == RETRY else kind, text), []).append(test)
-    counts = {
-        wanted: sum(len(tests) for (kind, _), tests in notes.items() if kind == wanted)
-        for wanted in (CLONED, REFUSED)
-    }
+    counts = Counter(kind for (kind, _), tests in notes.items() for _ in tests)
     real = sum(record["real_commits"] for record in told.values())
-    yield (
-        f"database: {real} tests with real commits, {counts[CLONED]} cloned anew, "
-        f"{counts[REFUSED]} refused"
-    )
+    cloned, refused = counts[CLONED], counts[REFUSED]
+    yield f"database: {real} tests with real commits, {cloned} cloned anew, {refused} refused"
     yield from to_paste(again, len(told))
     for (kind, text), tests in notes.items():
         yield f"{kind}, {len(tests)} x: {text} (first in {tests[0]})"

@@ -4,8 +4,6 @@ The engine of this clone has one connection. Its COMMIT and ROLLBACK are those o
 the test that runs; without a test, whatever asks for a statement is refused.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from functools import partial
@@ -15,15 +13,14 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import PoolProxiedConnection
 
-from .application import BY_ROLLBACK, OTHER_LOOP, Target, running_loop
+from .application import BY_ROLLBACK, OTHER_LOOP, running_loop
 from .clone import Clone
 from .drivers import ONE_CONNECTION, in_transaction, is_lost, settings_when_new, sqlstate
 from .fidelity import listeners_of, take_over
 from .guard import ask, open_engine
-from .pill import BEGIN, ENDS, ONLY_HERE, PREPARE, RESTART, SAVEPOINT, VERIFY
+from .pill import BEGIN, ENDS, ONLY_HERE, PREPARE, VERIFY
 from .project import project
-from .record import LEFT, NEVER_GIVEN_BACK, NOT_CALLED, RETRY, running
-from .refusals import refuse
+from .record import LEFT, NEVER_GIVEN_BACK, NOT_CALLED, RETRY, refuse, running
 from .savepoint import LOST, UNDO, Facts, Savepoint
 from .settings import that_tell_settings
 
@@ -48,17 +45,17 @@ class Rollback(Clone):
         self.flaw: str | None = None
         self.savepoint: Savepoint | None = None
 
-    async def open(self, target: Target) -> None:
+    async def open(self, target: sa.URL) -> None:
         """Make the engine, whose one connection is as the application's are."""
         self.connection: AsyncConnection | None = None
         self.left: list[PoolProxiedConnection] = []
-        self.engine = open_engine(self.url, **ONE_CONNECTION)
+        self.engine = open_engine(target, **ONE_CONNECTION)
         sa.event.listen(self.engine.sync_engine, "connect", self.prepare)
         async with self.engine.connect() as own:  # from now on there is this one connection
-            with self.connections.connected_to(target):
-                self.flaw = await take_over(own, self.connections.engines)
+            self.flaw = await take_over(own, self.connections.engines)
             await self.connections.end(own)
-            await own.run_sync(self.note_facts)
+            settings, _ = await own.run_sync(lambda it: settings_when_new(it.connection))
+            self.facts = Facts(settings, self.are_deferrable, *self.tell_settings)
         self.emulate(self.engine.sync_engine)
         if project().make_engine is create_async_engine:
             for listener in listeners_of(self.connections.engines):
@@ -83,11 +80,6 @@ class Rollback(Clone):
         """Make the pill and its functions on a new connection."""
         new.run_async(lambda driver: driver.execute(PREPARE.replace("@restart", self.restart)))
 
-    def note_facts(self, own: sa.Connection) -> None:
-        """Note what the savepoints of this connection have to know."""
-        settings, _ = settings_when_new(own.connection.dbapi_connection)
-        self.facts = Facts(settings, self.are_deferrable, *self.tell_settings)
-
     async def survey(self, connection: AsyncConnection) -> None:
         """Note what may make settings, and whether PostgreSQL leaves anything to the COMMIT."""
         await super().survey(connection)
@@ -101,8 +93,7 @@ class Rollback(Clone):
             self.connection = await self.engine.connect()
         mine: Any = self.connection.sync_connection
         shared: Any = mine.connection.dbapi_connection
-        script = (BEGIN, RESTART, SAVEPOINT) if self.sequences else (BEGIN, SAVEPOINT)
-        await shared.driver_connection.execute("; ".join(script))
+        await shared.driver_connection.execute(BEGIN)
         self.savepoint = Savepoint(shared, mine.connection, self.facts)
         self.connections.target = BY_ROLLBACK
         return self.connection
@@ -199,5 +190,5 @@ class Rollback(Clone):
         await super().close()
         engine, self.engine = self.engine, None
         if engine:
-            vars(engine.sync_engine).pop("dispose")  # which make_engine has replaced
+            vars(engine.sync_engine).pop("dispose", None)  # which `emulate` has replaced
             await engine.dispose()

@@ -7,8 +7,6 @@ at a time: gathered requests work as long as none executes a statement while ano
 changes. The one that does is refused, and its test runs again with real commits.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 import threading
@@ -22,8 +20,7 @@ from sqlalchemy.pool import PoolProxiedConnection
 from .drivers import finish, in_transaction, is_lost, sqlstate
 from .guard import ask
 from .pill import CHECK, CURSORS, ENDS, ONLY_HERE, PREPARED, SAVEPOINT
-from .record import Record, running
-from .refusals import refuse
+from .record import Record, refuse, running
 
 UNDO = f"ROLLBACK TO {SAVEPOINT}"
 # Fails where the owner has met an error; and, by a division by zero, where it has written, has
@@ -118,9 +115,6 @@ class Savepoint:
 
     async def wait(self, _: object) -> None:
         """Wait for a turn; give up where the statement of another session takes too long."""
-        if not self.turns.locked():
-            await self.turns.acquire()
-            return
         try:
             async with asyncio.timeout(PATIENCE):
                 await self.turns.acquire()

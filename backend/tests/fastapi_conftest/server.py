@@ -1,7 +1,5 @@
 """Which server the tests run on, and whether it serves."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 from typing import Any
@@ -14,15 +12,10 @@ from .drivers import ONE_CONNECTION, sqlstate
 from .embedded import PATIENCE, ROLE, embedded_server_url
 from .guard import open_engine
 from .project import project
-from .refusals import Refusal, set_up_error
+from .record import Refusal, set_up_error
 
 OLDEST = 15  # PostgreSQL that has pg_stat_force_next_flush
 A_POOLER = "a pooler in transaction mode, such as pgbouncer, stands before it"
-
-
-def example_url() -> str:
-    """Return what TEST_DATABASE_URL should look like."""
-    return f"{project().driver}://user:password@host:5432/database"
 
 
 def place(url: sa.URL) -> object:
@@ -37,7 +30,7 @@ def server_url() -> tuple[sa.URL, str | None]:
     the application's.
     """
     given = os.environ.get("TEST_DATABASE_URL")
-    fix = f"export TEST_DATABASE_URL={example_url()}"
+    fix = f"export TEST_DATABASE_URL={project().example_url}"
     try:
         url = embedded_server_url() if given is None else sa.make_url(given)
     except (sa.exc.ArgumentError, ValueError):  # their messages may show a password
@@ -63,7 +56,8 @@ def server_url() -> tuple[sa.URL, str | None]:
 
 async def check_access(engine: AsyncEngine) -> None:
     """Refuse a server that cannot be used, or a role that may not create databases."""
-    fix = f"start the server, or correct the address: export TEST_DATABASE_URL={example_url()}"
+    fix = "start the server, or correct the address: export TEST_DATABASE_URL="
+    fix += project().example_url
     second = open_engine(engine.url, poolclass=NullPool)
     query = """
         SELECT rolname, rolcreatedb OR rolsuper AS may_create,

@@ -1,7 +1,5 @@
 """Requests as a server runs them."""
 
-from __future__ import annotations
-
 import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable

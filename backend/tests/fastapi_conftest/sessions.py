@@ -4,8 +4,6 @@ They ask their AsyncEngine, which stands for the engine of the test's database w
 between tests it is what it was.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -17,9 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.orm.attributes import set_committed_value
 
-from .guard import hearing_commits, some_are_open
-from .record import LEFT, running
-from .refusals import refuse
+from .guard import listening, opened
+from .record import LEFT, refuse, running
 
 PATIENCE = 20  # seconds to wait for a task to end
 
@@ -83,7 +80,7 @@ def selecting_anew(session: Session | AsyncSession) -> Iterator[None]:
     def refresh(state: ORMExecuteState) -> Any:
         is_of_test = not (state.is_column_load or state.is_relationship_load)
         is_whole = not {"stream_results", "yield_per"} & state.execution_options.keys()
-        may_be_stale = others_committed or some_are_open()
+        may_be_stale = others_committed or opened  # where commits may go unseen
         # Without a flush before it, it would overwrite what the test has changed.
         if not (may_be_stale and state.is_select and is_of_test and sync_session.autoflush):
             return None
@@ -101,5 +98,5 @@ def selecting_anew(session: Session | AsyncSession) -> Iterator[None]:
 
     sa.event.listen(sync_session, "after_begin", begin)
     sa.event.listen(sync_session, "do_orm_execute", refresh)
-    with hearing_commits(note):
+    with listening(sa.Engine, commit=note):
         yield

@@ -5,8 +5,6 @@ connection cannot show. A statement may make settings by itself, or by a routine
 body does, or calls one that does. A false alarm costs no more than a second run.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from functools import lru_cache

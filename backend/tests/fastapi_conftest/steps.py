@@ -1,11 +1,10 @@
 """The steps of the plan, which the fixtures of the conftest call in the order of their lifetime."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -15,14 +14,13 @@ from .application import Connections, connections
 from .clone import Clone, Seed
 from .project import check_hooks, project
 from .real_commits import RealCommits
-from .record import BY_FLAW, running
-from .refusals import SetUpError, set_up_error
+from .record import BY_FLAW, SetUpError, running, set_up_error
 from .rollback import Rollback
 from .sessions import no_task_outlives_this, redirected
 from .template import Template, prepare
 
 _found: list[Template | str] = []  # by schema_once; a text says what is wrong with the set-up
-_workers: list[Worker] = []
+_workers: list["Worker"] = []
 
 
 async def schema_once(*, rebuild: bool = False) -> Template:
@@ -139,16 +137,18 @@ async def seed_once(engine: AsyncEngine, seed: Seed) -> None:
     await worker_of(engine).seed(seed)
 
 
+@dataclass
 class Transaction:
-    """The transaction of one test."""
+    """What one test does in its database, and the connection that it may use itself."""
 
-    def __init__(self, worker: Worker, connection: Any) -> None:
-        """Begin with the connection that the test may use itself."""
-        self.worker, self.connection = worker, connection
+    worker: Worker
+    connection: Any
 
     async def roll_back(self) -> None:
         """Undo all that the test has done, committed or not."""
         await self.worker.clone.end_test(self.connection)
+
+    delete = roll_back  # what was committed for good
 
 
 async def begin_with_savepoint(engine: Any) -> Transaction:
@@ -163,28 +163,16 @@ async def begin_with_savepoint(engine: Any) -> Transaction:
     return Transaction(worker, await worker.start_test())
 
 
-class Commits:
-    """What one test commits for good."""
-
-    def __init__(self, worker: Worker, connection: Any) -> None:
-        """Begin with the connection that the test may use itself."""
-        self.worker, self.connection = worker, connection
-
-    async def delete(self) -> None:
-        """Delete all that the test has committed, and verify that nothing else is left of it."""
-        await self.worker.clone.end_test(self.connection)
-
-
-async def begin_with_real_commits(engine: Any) -> Commits:
+async def begin_with_real_commits(engine: Any) -> Transaction:
     """Begin a test whose commits are real: what synchronous applications need.
 
+    `delete` deletes all that the test has committed, and verifies that nothing else is left of it.
     The connection is of the kind that the application's first engine has.
 
     engine: the one of `clone_for_this_worker`.
     """
-    worker = worker_of(engine)
     running().real_commits = True
-    return Commits(worker, await worker.start_test())
+    return await begin_with_savepoint(engine)
 
 
 @asynccontextmanager

@@ -7,8 +7,6 @@ run has left is dropped when the next run starts; a live run, or a database of s
 left alone.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import inspect
@@ -19,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import sqlalchemy as sa
 
@@ -26,7 +25,7 @@ from .administrator import LIMIT, LOCK, Administrator
 from .drivers import sqlstate
 from .guard import open_engine, open_to_everybody
 from .project import PREFIX, VERSION, project
-from .refusals import SetUpError, set_up_error
+from .record import SetUpError, set_up_error
 from .server import check_access, check_database, place, server_url
 
 CREATE_ROLE = """
@@ -110,16 +109,16 @@ def ddl_of(metadata: sa.MetaData) -> list[str]:
     def collect(statement: Any, *parameters: object) -> None:
         try:
             ddl = (
-                statement if isinstance(statement, str) else statement.compile(dialect=mock.dialect)
+                statement if isinstance(statement, str) else statement.compile(dialect=none.dialect)
             )
         except sa.exc.CompileError:  # a literal that only a server can render
             parts = getattr(statement.element, "expressions", ())
             ddl = f"{statement.element.name} {[*map(str, parts)]}"
         statements.append(f"{ddl} {parameters}")
 
-    mock: Any = sa.create_mock_engine("postgresql://", collect)
-    mock.exec_driver_sql = collect  # for listeners that are functions
-    metadata.create_all(mock)
+    none: Any = sa.create_mock_engine("postgresql://", collect)
+    none.exec_driver_sql = collect  # for listeners that are functions
+    metadata.create_all(none)
     return statements
 
 
@@ -186,14 +185,12 @@ def nothing_else_changed() -> Iterator[None]:
 
     Else the outcome of a test would depend on whether its run has built the schema.
     """
-    variables = dict(os.environ)
     loggers = [logging.root, *logging.root.manager.loggerDict.values()]
     before = [(each, dict(vars(each)), [*getattr(each, "handlers", ())]) for each in loggers]
     try:
-        yield
+        with mock.patch.dict(os.environ):
+            yield
     finally:
-        os.environ.clear()
-        os.environ.update(variables)
         for each, attributes, handlers in before:
             vars(each).update(attributes)
             if isinstance(each, logging.Logger):

@@ -35,7 +35,7 @@ async def write(session: AsyncSession, *names: str) -> None:
 
 
 async def test_a_session_does_not_see_what_another_has_only_flushed(sessions: Sessions) -> None:
-    """What a session has only flushed, no other sees."""
+    """Other sessions do not see what is flushed but not committed."""
     async with sessions() as one, sessions() as other:
         await write(one, "ada")
 
@@ -57,7 +57,7 @@ async def test_a_rollback_keeps_what_another_session_has_committed(sessions: Ses
 
 
 async def test_a_deferred_constraint_fails_at_commit(sessions: Sessions) -> None:
-    """A deferred constraint fails at the commit."""
+    """A deferred constraint fails at COMMIT."""
     async with sessions() as session:
         session.add_all([Seat(number=1), Seat(number=1)])
         await session.flush()
@@ -67,7 +67,7 @@ async def test_a_deferred_constraint_fails_at_commit(sessions: Sessions) -> None
 
 
 async def test_two_sessions_write_at_the_same_time(sessions: Sessions) -> None:
-    """Two sessions write at the same time."""
+    """Two sessions can write at the same time."""
 
     async def add(name: str) -> None:
         async with sessions() as session:
@@ -81,7 +81,7 @@ async def test_two_sessions_write_at_the_same_time(sessions: Sessions) -> None:
 
 
 async def test_a_locked_row_is_skipped(sessions: Sessions) -> None:
-    """A row that another session has locked is skipped by SKIP LOCKED."""
+    """SKIP LOCKED skips a row that another session has locked."""
     async with sessions() as one, sessions() as other:
         await write(one, "ada")
         await one.commit()
@@ -105,7 +105,7 @@ async def test_set_local_ends_with_its_transaction(sessions: Sessions) -> None:
 
 
 async def test_a_lost_connection_harms_only_its_own_session(sessions: Sessions) -> None:
-    """A lost connection harms only its own session."""
+    """A lost connection breaks only its own session."""
     async with sessions() as one, sessions() as other:
         await write(one, "ada")
         await one.commit()
@@ -116,7 +116,7 @@ async def test_a_lost_connection_harms_only_its_own_session(sessions: Sessions) 
 
 
 async def test_a_cancelled_query_harms_only_its_own_session(sessions: Sessions) -> None:
-    """A cancelled query harms only its own session."""
+    """A cancelled query breaks only its own session."""
     async with sessions() as one, sessions() as other:
         await write(one, "ada")
         await one.commit()
@@ -127,7 +127,7 @@ async def test_a_cancelled_query_harms_only_its_own_session(sessions: Sessions) 
 
 
 async def test_a_commit_as_text_commits_1(sessions: Sessions) -> None:
-    """COMMIT as text commits, and the next test starts clean."""
+    """COMMIT sent as text commits, and the next test starts clean."""
     async with sessions() as session:
         await write(session, "ada")
 
@@ -140,7 +140,7 @@ async def test_a_commit_as_text_commits_2(sessions: Sessions) -> None:
 
 
 async def test_ids_begin_at_1_in_an_empty_table_1(sessions: Sessions) -> None:
-    """In an empty table ids begin at 1, in each test."""
+    """Ids begin at 1 in every test."""
     async with sessions() as session:
         await write(session, "ada")
         await session.commit()
@@ -157,7 +157,7 @@ async def test_ids_begin_at_1_in_an_empty_table_2(sessions: Sessions) -> None:
 
 
 async def test_now_is_later_in_the_next_transaction(sessions: Sessions) -> None:
-    """now() moves on from one transaction to the next."""
+    """now() advances from one transaction to the next."""
     async with sessions() as session:
         first = (await session.scalars(select(func.now()))).one()
         await session.commit()

@@ -1,0 +1,77 @@
+"""The fixtures of this suite: each test finds a clean PostgreSQL database, with real commits."""
+
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from fastapi import FastAPI
+from httpx import ASGITransport, AsyncClient
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session
+
+from app.db import Base, SessionLocal, SyncSessionLocal
+from app.main import app as application
+
+sys.path.append(str(Path(__file__).parent))  # for every way in which pytest imports this file
+import fastapi_conftest as fc  # the folder beside this file, which stays as it is
+from fastapi_conftest import pytest_plugin_registered  # noqa: F401 - a hook, found here by pytest
+
+fc.isolate(application, sessions=[SessionLocal, SyncSessionLocal], metadata=Base.metadata)
+
+
+@pytest_asyncio.fixture(scope="session")
+async def engine() -> AsyncIterator[AsyncEngine]:
+    """The app's engine, on this worker's own clone of the schema."""
+    template = await fc.schema_once()
+    async with fc.clone_for_this_worker(template) as clone:
+        yield clone.engine
+
+
+@pytest_asyncio.fixture
+async def db_transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """The test's own connection; what the test and the app commit is deleted afterwards."""
+    commits = await fc.begin_with_real_commits(engine)
+    yield commits.connection
+    await commits.delete()
+
+
+@pytest_asyncio.fixture
+async def override_get_db(db_transaction: AsyncConnection) -> AsyncIterator[None]:
+    """The app's own get_db, and all else on its engines, works on the test's database."""
+    async with fc.sessions_in(db_transaction):
+        yield
+
+
+@pytest.fixture
+def get_db_session(override_get_db: None) -> async_sessionmaker[AsyncSession]:
+    """The app's own session factory; what its sessions commit is gone after the test."""
+    return SessionLocal
+
+
+@pytest_asyncio.fixture
+async def db(get_db_session: async_sessionmaker[AsyncSession]) -> AsyncIterator[AsyncSession]:
+    """The test's own session, to arrange and to assert. No request shares it."""
+    async with get_db_session() as session:
+        with fc.selecting_anew(session):
+            yield session
+
+
+@pytest.fixture
+def sync_db(override_get_db: None) -> Iterator[Session]:
+    """A synchronous session of the test's own, for what takes one."""
+    with SyncSessionLocal() as session, fc.selecting_anew(session):
+        yield session
+
+
+@pytest.fixture
+def app(override_get_db: None) -> FastAPI:
+    """The application, on the test's database."""
+    return application
+
+
+@pytest.fixture
+def client(app: FastAPI) -> AsyncClient:
+    """An HTTP client."""
+    return AsyncClient(transport=ASGITransport(fc.as_served(app)), base_url="http://test")
