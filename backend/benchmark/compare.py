@@ -29,6 +29,11 @@ from benchmark.profile import profile, show_advice
 from benchmark.runs import BACKEND, TESTS, Rounds, Strategy, check, rounds
 
 
+def say(text: str, console: Console, style: str | None = None) -> None:
+    """Print a text whole, as it is."""
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 def reference(workers: int, options: Sequence[str]) -> list[Strategy]:
     """Return the ways to run this repository's suite.
 
@@ -48,6 +53,7 @@ def reference(workers: int, options: Sequence[str]) -> list[Strategy]:
 @contextmanager
 def their_own(given: argparse.Namespace, console: Console) -> Iterator[list[Strategy]]:
     """Return the ways to run somebody's tests, in two trees of their project."""
+    say(f"Copying {given.before} and {given.after}; nothing is written into them.", console)
     python = theirs.interpreter(given.project, given.python)
     with tempfile.TemporaryDirectory(prefix="compare-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -55,8 +61,9 @@ def their_own(given: argparse.Namespace, console: Console) -> Iterator[list[Stra
             "before": theirs.tree(given.project, given.before, folder / "before"),
             "after": theirs.tree(given.project, given.after, folder / "after"),
         }
+        theirs.refuse_the_same(given.project, *trees.values())
         for side, tree in trees.items():
-            console.print(f"{side}: {tree.what}", markup=False, highlight=False, soft_wrap=True)
+            say(f"{side}: {tree.what}", console)
         origins = {theirs.top_of(given.project), *(tree.origin for tree in trees.values())}
         pytest = theirs.Pytest(python, given.options, folder / "bytecode")
         ways = [pytest.strategy(side, tree, origins) for side, tree in trees.items()]
@@ -101,7 +108,7 @@ def show(result: dict[str, Any], console: Console) -> None:
 
 
 def report(done: Rounds, given: argparse.Namespace, console: Console) -> int:
-    """Print and save what the runs have shown; return 0 only if both sides did the same."""
+    """Print and save what the runs have shown; return 0 only if nothing got worse."""
     ways = list(done.runs)
     result = summary(done, ways[0].python)
     found = sides(done) if given.project else []
@@ -116,15 +123,15 @@ def report(done: Rounds, given: argparse.Namespace, console: Console) -> int:
         if given.json:
             given.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     for line in (line for both in found for line in both.described()):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(line, console)
     for problem in done.problems.values():
-        console.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)
+        say(problem, console, "red")
     if done.interrupted:
         raise KeyboardInterrupt
     after = next(way for way in ways if way.name == "after")
     if done.runs[after] and after not in done.problems:
         show_advice(profile(after, console), console)
-    return 1 if done.problems or result.get("differences") else 0
+    return 1 if done.problems or any(both.got_worse for both in found) else 0
 
 
 def arguments() -> argparse.Namespace:
@@ -165,18 +172,20 @@ def main() -> int:
             with their_own(given, console) as ways:
                 done = rounds(ways, given.rounds, console, theirs.usable)
                 return report(done, given, console)
+        ways = reference(given.workers, given.options)
+        names = ", ".join(way.name for way in ways)
+        say(f"Running {names}: {given.rounds} times in turn.", console)
         # It imports the application, which only this repository's suite needs.
         from benchmark.server import server_url  # noqa: PLC0415
 
         # One server for all runs, started before the first, so that no strategy pays for its start.
         os.environ["TEST_DATABASE_URL"] = server_url().render_as_string(hide_password=False)
-        ways = reference(given.workers, given.options)
         return report(rounds(ways, given.rounds, console, check), given, console)
     except KeyboardInterrupt:
         console.print("Interrupted: the figures are those of the runs that had finished.")
         return 130
     except (theirs.CannotRunError, NoInterpreterError) as error:
-        console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        say(str(error), console, "red")
         return 1
 
 

@@ -16,7 +16,7 @@ ABSENT = "not there"
 LOOP = re.compile(r"(?<=[\[-])asyncio(\+uvloop)?(?=[-\]])")
 GROUP = re.compile(r"@[^\[\]]*$")
 SHOWN = 5  # tests of each difference
-WIDTH = 160  # of a line
+RANKS = {"passed": 2, "xpassed": 2, "failed": 0, "error": 0}  # all others are 1
 
 
 class Pair(NamedTuple):
@@ -26,6 +26,12 @@ class Pair(NamedTuple):
     second: str | None
     was: str
     became: str
+
+
+def is_worse(was: str, became: str) -> bool:
+    """Tell whether an outcome is worse than the one before; `a or b` is as bad as the worse."""
+    before, after = (min(RANKS.get(one, 1) for one in it.split(" or ")) for it in (was, became))
+    return after < before
 
 
 def bare(test: str) -> str:
@@ -74,18 +80,27 @@ class Sides:
 
     @cached_property
     def different(self) -> dict[tuple[str, str], list[Pair]]:
-        """The tests of which something else became, from side to side or from run to run."""
+        """The tests of which something else became, from side to side or from run to run.
+
+        What is worse comes first.
+        """
         groups: dict[tuple[str, str], list[Pair]] = defaultdict(list)
         for pair in self.pairs:
             if pair.was != pair.became or " or " in pair.was:
                 groups[pair.was, pair.became].append(pair)
-        return dict(sorted(groups.items(), key=lambda group: len(group[1]), reverse=True))
+        return dict(sorted(groups.items(), key=lambda it: (not is_worse(*it[0]), -len(it[1]))))
+
+    @property
+    def got_worse(self) -> bool:
+        """Whether any test is worse on the second side."""
+        return any(is_worse(*kind) for kind in self.different)
 
     def recorded(self) -> Iterator[dict[str, Any]]:
         """Yield the differences, for a JSON file."""
         for kind, group in self.different.items():
             tests = sorted(pair.first or pair.second or "" for pair in group)
-            yield {"sides": self.names, "outcomes": kind, "tests": tests}
+            worse = is_worse(*kind)
+            yield {"sides": self.names, "outcomes": kind, "worse": worse, "tests": tests}
 
     def described(self) -> Iterator[str]:
         """Yield the lines that say what differs, with the first tests of each kind."""
@@ -96,21 +111,23 @@ class Sides:
         yield f"\n{a} and {b} differ; the table compares the tests that passed on both sides, but"
         yield f"its seconds are of whole runs: {a_s:.2f} s {a} and {b_s:.2f} s {b} of other tests."
         for (was, became), group in self.different.items():
-            yield f"{len(group)} test{'s' * (len(group) > 1)}: {was} {a}, {became} {b}"
-            for line in sorted(map(self.line, group))[:SHOWN]:
-                yield f"  {line if len(line) <= WIDTH else line[: WIDTH - 3] + '...'}"
+            verdict = "WORSE, " if is_worse(was, became) else ""
+            yield f"{verdict}{len(group)} test{'s' * (len(group) > 1)}: {was} {a}, {became} {b}"
+            first, *others = sorted(map(self.lines, group))
+            for line in (*first, *(each[0] for each in others[: SHOWN - 1])):
+                yield f"  {line}"
             if len(group) > SHOWN:
                 yield f"  and {len(group) - SHOWN} more"
 
-    def line(self, pair: Pair) -> str:
-        """Return the id of a test, and the first line of what it failed with last."""
+    def lines(self, pair: Pair) -> list[str]:
+        """Return the id of a test, and what it failed with last, whole."""
         ids = (pair.second, pair.first)
         runs = (
             (test, run) for test, side in zip(ids, self.runs[::-1], strict=True) for run in side
         )
         whys = (run.tests[test].why for test, run in runs if test and test in run.tests)
         why = next(filter(None, whys), None)
-        return f"{ids[1] or ids[0]}{f': {why}' if why else ''}"
+        return f"{ids[1] or ids[0]}{f': {why}' if why else ''}".splitlines()
 
     def seconds_of_others(self) -> Iterator[float]:
         """Yield the seconds that each side has spent on tests that are not compared."""

@@ -80,6 +80,7 @@ class Run:
     workers: int = 0
     tests: dict[str, Case] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
+    error: str = ""  # why the first file of those that could not be collected could not
 
     @property
     def passed(self) -> set[str]:
@@ -89,6 +90,11 @@ class Run:
     def end(self, lines: int) -> str:
         """Return the last lines of the output."""
         return "\n".join(self.output.rstrip().splitlines()[-lines:])
+
+    def message(self) -> str:
+        """Return what was first to fail, whole, and the last line; else the end of the output."""
+        first = next((test.why for test in self.tests.values() if test.why), self.error)
+        return f"{first}\n{self.end(1)}" if first else self.end(20)
 
 
 class StrategyFailedError(Exception):
@@ -175,6 +181,7 @@ def read_record(result: Run, record: Path) -> None:
             fixtures_s = line.get("setup", 0) + line.get("teardown", 0)
             test = Case(line["outcome"], fixtures_s, line.get("call", 0), line.get("why", ""))
             result.tests[line["test"]] = test
+        result.error = result.error or line.get("error", "")
         result.collected = line.get("tests", result.collected)
         result.workers = line.get("workers", result.workers)
         result.counters.update(line.get("counters", {}))

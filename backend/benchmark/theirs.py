@@ -38,12 +38,16 @@ class CannotRunError(Exception):
 
 @dataclass(frozen=True)
 class Tree:
-    """A folder in which pytest is run, the top of the copy that it is in, and what was copied."""
+    """A folder in which pytest is run, the top of the copy that it is in, and what was copied.
+
+    content: git's name of what is in it, or nothing where git has none.
+    """
 
     what: str
     folder: Path
     top: Path
     origin: Path
+    content: str
     hint: str = ""
 
 
@@ -95,7 +99,8 @@ def checkout(project: Path, revision: str, commit: str, temporary: Path) -> Tree
         for settings in (origin / folder).glob(".env*"):
             if settings.is_file() and not (top / folder / settings.name).exists():
                 shutil.copy(settings, top / folder)
-    return Tree(f"{revision} ({commit[:8]})", top / place, top, origin, CHECKOUT)
+    content = content_of(project, commit)
+    return Tree(f"{revision} ({commit[:8]})", top / place, top, origin, content, CHECKOUT)
 
 
 def copied(folder: Path, temporary: Path) -> Tree:
@@ -104,7 +109,27 @@ def copied(folder: Path, temporary: Path) -> Tree:
     top = temporary / origin.name
     with suppress(shutil.Error):  # what cannot be read, such as a database's data, no test reads
         shutil.copytree(origin, top, symlinks=True, ignore=left_out)
-    return Tree(f"{folder}", top / folder.resolve().relative_to(origin), top, origin)
+    changed = git(folder, "--no-optional-locks", "status", "--porcelain", str(origin)).stdout
+    content = "" if changed else content_of(folder, "HEAD")
+    return Tree(f"{folder}", top / folder.resolve().relative_to(origin), top, origin, content)
+
+
+def content_of(folder: Path, commit: str) -> str:
+    """Return git's name of what a commit has, seen from a folder; nothing where there is no git."""
+    place = git(folder, "rev-parse", "--show-prefix").stdout
+    return git(folder, "rev-parse", f"{commit}^{{tree}}").stdout + place
+
+
+def refuse_the_same(project: Path, before: Tree, after: Tree) -> None:
+    """Refuse two trees that are the same, and say what to type."""
+    if not before.content or before.content != after.content:
+        return
+    adds = ("--diff-filter=A", "--", ":(top,glob)**/fastapi_conftest/__init__.py")
+    added = git(project, "log", "-1", "--format=%h", *adds).stdout.strip()
+    raise CannotRunError(
+        f"{before.what} and {after.what} are the same: somebody has committed the change already. "
+        f'Name the revision before it:\nmake compare ARGS="{project} --before {added or "HEAD"}~1"'
+    )
 
 
 def left_out(folder: str, names: list[str]) -> list[str]:
@@ -204,4 +229,6 @@ def refusal(strategy: Strategy, result: Run, what: str) -> str:
     """Return what is wrong with a run, its command and the last lines of its output."""
     typed = shlex.join([str(strategy.python.absolute()), "-m", "pytest", *strategy.options])
     ended = f"pytest ended with exit code {result.exit_code}"
-    return f"{strategy.name} {what}, {ended}:\n$ cd {strategy.folder}\n$ {typed}\n{result.end(20)}"
+    return (
+        f"{strategy.name} {what}, {ended}:\n$ cd {strategy.folder}\n$ {typed}\n{result.message()}"
+    )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.outcomes import Sides, bare
+from benchmark.outcomes import ABSENT, Sides, bare, is_worse
 from benchmark.runs import Case, Run
 from guarantees.project import FOLDER, HERE, ISOLATED, Project, copy_ours
 
@@ -71,8 +71,12 @@ def test_has_a_loop(number): pass
 
 def test_becomes(side):
     if side == "after":
-        raise RuntimeError("the new conftest refuses")
+        raise RuntimeError("the new conftest refuses,\\nand says what to type")
 """
+GOOD = """test_is_expected_to_fail(): pass
+
+@pytest.mark.xfail(strict=True)
+def test_strictly(): pass"""
 
 
 class Repository:
@@ -186,22 +190,103 @@ def test_two_revisions_get_a_table_and_every_difference_is_named(
     assert [each["passed"] for each in figures["strategies"].values()] == [7, 6]
     _, _, differences = result.stdout.partition("before and after differ")
     assert differences.partition("\n\n")[0].splitlines()[2:] == [
-        "1 test: passed before, not there after",
+        "WORSE, 1 test: passed before, not there after",
         "  tests/test_differs.py::test_goes",
-        "1 test: passed before, failed after",
-        "  tests/test_differs.py::test_becomes: RuntimeError: the new conftest refuses",
+        "WORSE, 1 test: passed before, failed after",
+        "  tests/test_differs.py::test_becomes: RuntimeError: the new conftest refuses,",
+        "  and says what to type",
         "1 test: not there before, passed after",
         "  tests/test_differs.py::test_comes",
     ]
+    assert [each["worse"] for each in figures["differences"]] == [True, True, False]
+
+
+def test_what_is_not_worse_is_named_and_no_error(repository: Repository) -> None:
+    better = SUITE["tests/test_it.py"].replace("test_is_expected_to_fail(): assert False", GOOD)
+    better = better.replace('assert False, "as it always did"', "pass")
+    repository.write({"tests/test_it.py": better})
+
+    result = repository.compare()
+
+    assert result.returncode == 0, result.stdout + result.stderr
+    _, _, differences = result.stdout.partition("before and after differ")
+    assert differences.partition("\n\n")[0].splitlines()[2:] == [
+        "1 test: xfailed before, xpassed after",
+        "  tests/test_it.py::test_is_expected_to_fail",
+        "1 test: failed before, passed after",
+        "  tests/test_it.py::test_fails_always: AssertionError: as it always did",
+        "  assert False",
+        "1 test: not there before, xpassed after",
+        "  tests/test_it.py::test_strictly: [XPASS(strict)] ",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("was", "became", "worse"),
+    [
+        ("passed", "failed", True),
+        ("passed", "passed or failed", True),
+        ("passed", "skipped", True),
+        ("passed", ABSENT, True),
+        ("xfailed", "error", True),
+        (ABSENT, "failed", True),
+        ("failed", "error", False),
+        ("failed", ABSENT, False),
+        ("passed or failed", "failed", False),
+        ("xfailed", "passed", False),
+        ("skipped", "passed", False),
+    ],
+)
+def test_only_what_a_reader_would_have_to_mend_is_worse(was: str, became: str, worse: bool) -> None:
+    assert is_worse(was, became) is worse
 
 
 def test_what_is_the_same_on_both_sides_stops_nothing(repository: Repository) -> None:
+    repository.write({"tests/test_it.py": f"{SUITE['tests/test_it.py']}\n"})
+
     result = repository.compare("--before", "after")
 
     assert result.returncode == 0, result.stdout + result.stderr
     assert "6 tests, those that passed on both sides" in result.stdout
     assert "differ" not in result.stdout
     assert f"after: {repository.path}\n" in result.stdout
+
+
+def test_a_change_that_is_committed_already_is_told_with_what_to_type(
+    repository: Repository,
+) -> None:
+    repository.commit({"tests/fastapi_conftest/__init__.py": ""}, "adopted")
+    repository.commit({"tests/test_later.py": "def test_later(): pass"}, "later")
+    adopted = repository.git("rev-parse", "--short", "adopted").strip()
+
+    result = repository.compare()
+
+    assert result.returncode == 1
+    assert f'make compare ARGS="{repository.path} --before {adopted}~1"\n' in result.stdout
+    assert "are the same: somebody has committed the change already." in result.stdout
+    assert "those that passed" not in result.stdout
+
+
+def test_the_first_line_appears_within_two_seconds(repository: Repository) -> None:
+    slow = "import time\ntime.sleep(3)\n"
+    repository.commit({"tests/test_slow.py": slow}, "slow")
+    arguments = (repository.path, "--python", repository.python, "--before", "before")
+    started = time.monotonic()
+
+    with subprocess.Popen(  # noqa: S603 - our own command
+        repository.command("compare", *arguments),
+        cwd=HERE.parent,
+        env=repository.variables(),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        first = process.stdout.readline()
+        taken = time.monotonic() - started
+        process.send_signal(signal.SIGTERM)
+
+    assert first == f"Copying before and {repository.path}; nothing is written into them.\n"
+    assert taken < 2
 
 
 def test_versions_and_columns_are_those_of_their_interpreter(repository: Repository) -> None:
@@ -217,6 +302,7 @@ def test_a_folder_inside_the_repository_and_two_folders(repository: Repository) 
     repository.commit({"backend/test_it.py": "def test_it(): pass"}, "inside")
     old = repository.path.parent / "old"
     repository.git("worktree", "add", "--quiet", str(old), "inside")
+    repository.write({"new.txt": ""})
     backend = repository.path / "backend"
 
     repository.folder = backend
@@ -260,6 +346,7 @@ def test_a_run_that_cannot_start_is_told_before_anything_has_run(
 ) -> None:
     slow = f"import time\n{first_line}\ndef test_slow(): time.sleep(3600)\n"
     repository.commit({"tests/test_slow.py": slow}, "broken")
+    repository.write({"new.txt": ""})
 
     result = repository.compare("--before", "broken", "--", *options)
 
@@ -270,15 +357,30 @@ def test_a_run_that_cannot_start_is_told_before_anything_has_run(
     assert "those that passed" not in result.stdout
 
 
+def test_what_keeps_many_files_from_being_collected_is_told_whole(repository: Repository) -> None:
+    message = "no settings, and this is a message that is longer than a line of a terminal is wide"
+    files = {f"tests/test_{number}.py": "import settings" for number in range(30)}
+    settings = {"settings.py": f"raise RuntimeError({message!r})"}
+    repository.commit({**files, **settings, "pytest.ini": "[pytest]\npythonpath = .\n"}, "broken")
+
+    result = repository.compare("--before", "before", "--after", "broken")
+
+    assert result.returncode == 1
+    assert f"E   RuntimeError: {message}\n" in result.stdout
+
+
 def test_a_side_that_passes_nothing_ends_the_comparison(repository: Repository) -> None:
-    fails = "import pytest\n@pytest.fixture(autouse=True)\ndef side(): raise OSError('no server')\n"
+    message = f"no server\\n{'and what to do about it ' * 8}\\nline 3"
+    fails = "import pytest\n@pytest.fixture(autouse=True)\ndef side(): "
+    fails += f'raise OSError("{message}")\n'
     repository.commit({"tests/conftest.py": fails}, "fails")
 
     result = repository.compare("--before", "before", "--after", "fails")
 
     assert result.returncode == 1
     assert "after has passed no test, pytest ended with exit code 1" in result.stdout
-    assert "OSError: no server" in result.stdout
+    whole = f"OSError: no server\n{'and what to do about it ' * 8}\nline 3\n"
+    assert whole in result.stdout
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
@@ -298,6 +400,7 @@ def test_waits(server):
 """
     signal.signal(signal.SIGINT, signal.default_int_handler)  # where a shell has it ignored
     repository.commit({"tests/test_waits.py": waits}, "waits")
+    repository.write({"new.txt": ""})
     before = repository.state()
     arguments = (repository.path, "--python", repository.python, "--before", "waits")
     process = subprocess.Popen(  # noqa: S603 - our own command
@@ -429,6 +532,7 @@ def test_settings_that_ask_for_workers_get_no_further_column(tmp_path: Path) -> 
     theirs = Repository(tmp_path, Path(sys.executable))
     settings = {"pytest.ini": "[pytest]\naddopts = -n 2\n", "test_it.py": "def test_it(): pass"}
     theirs.commit(settings, "both")
+    theirs.write({"new.txt": ""})
 
     result = theirs.compare("--before", "both")
 

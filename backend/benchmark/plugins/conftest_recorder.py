@@ -54,6 +54,11 @@ class Recorder:
             workers = getattr(self.config.option, "numprocesses", None) or 0
             self._write({"tests": len(session.items), "workers": workers})
 
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Write why a file cannot be collected."""
+        if report.failed and not self.is_worker:
+            self._write({"error": str(report.longrepr)})
+
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self) -> Generator[None, Any, Any]:
         """Send what this process has counted so far, with each report."""
@@ -73,8 +78,7 @@ class Recorder:
         if report.when != "teardown" or report.failed:
             test["outcome"] = outcome(report)
         if report.failed:
-            crash = getattr(report.longrepr, "reprcrash", None)
-            test["why"] = getattr(crash, "message", "").partition("\n")[0]
+            test["why"] = why(report)
         if report.when == "teardown" and not self.is_worker:
             self._write(self.tests.pop(report.nodeid))
 
@@ -97,7 +101,15 @@ def outcome(report: pytest.TestReport) -> str:
         return "xfailed" if report.skipped else "xpassed"
     if report.failed and report.when != "call":
         return "error"
+    if report.failed and str(report.longrepr).startswith("[XPASS(strict)]"):
+        return "xpassed"
     return report.outcome
+
+
+def why(report: pytest.TestReport) -> str:
+    """Return what a test has failed with, without its traceback."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return str(crash.message if crash else report.longrepr)
 
 
 def pytest_configure(config: pytest.Config) -> None:
