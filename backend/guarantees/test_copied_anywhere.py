@@ -278,3 +278,15 @@ def test_a_folder_of_tests_hides_no_package(project: Project, name: str, mode: s
     result = project.run(f"--import-mode={mode}")
 
     result.assert_outcomes(passed=2 * PASSED)
+
+
+def test_tests_of_another_folder_keep_their_fixtures_of_the_same_names(project: Project) -> None:
+    project.write(
+        "others/conftest.py",
+        "import pytest\n\n@pytest.fixture\ndef engine(): return 1\n",
+    )
+    project.write("others/test_others.py", "def test_it(engine): assert engine == 1")
+
+    result = project.run("tests", "others")
+
+    result.assert_outcomes(passed=PASSED + 1)

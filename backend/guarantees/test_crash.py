@@ -218,5 +218,5 @@ def test_a_server_with_too_few_connections_is_named_as_the_cause(
 
     outcomes = result.parseoutcomes()
     assert outcomes["passed"] + outcomes["errors"] == 200
-    assert str(result.stdout).count("To mend it: lower -n, or raise max_connections") >= 1
+    assert str(result.stdout).count("To fix it: lower -n, or raise max_connections") >= 1
     assert Database(url_of(small_server).render_as_string()).leftovers() == []

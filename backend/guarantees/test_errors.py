@@ -27,7 +27,7 @@ def check(result: pytest.RunResult, *said: str) -> None:
     output = str(result.stdout) + str(result.stderr)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert output.count("ERROR: ") == 1
-    assert output.count("To mend it: ") == 1
+    assert output.count("To fix it: ") == 1
     assert [text for text in said if text not in output] == []
     assert [text for text in ("Traceback", "INTERNALERROR", SECRET) if text in output] == []
 
@@ -125,6 +125,16 @@ WRONG_ARGUMENTS = {
         "Base.metadata, create_schema=1",
         "create_schema is 1, not a function",
     ),
+    "the application's own engine among what is allowed": (
+        "Base.metadata",
+        "Base.metadata, allowed=[SessionLocal.kw['bind']]",
+        "by which the application connects",
+    ),
+    "every database of the kind that the application has": (
+        "Base.metadata",
+        "Base.metadata, allowed=['postgresql']",
+        "allowed has 'postgresql', by which the application connects",
+    ),
     "a text for a list": (
         "Base.metadata",
         "Base.metadata, real_commits='tests'",
@@ -175,7 +185,7 @@ def test_a_conftest_that_does_not_hand_over_our_hooks_is_told(
 
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
-        ["*pytest does not know the hooks of fastapi_conftest", f"*To mend it: {HOOK}, *"]
+        ["*pytest does not know the hooks of fastapi_conftest", f"*To fix it: {HOOK}, *"]
     )
 
 
@@ -235,6 +245,49 @@ def test_a_schema_that_cannot_be_created_is_told_with_its_error(project: Project
     )
 
     check(project.run(), "create_schema failed", 'type "nonsense" does not exist', "in isolate(")
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["serial", "parallel"])
+def test_a_schema_that_connects_by_itself_is_told(
+    project: Project, workers: tuple[str, ...]
+) -> None:
+    project.isolate(
+        "create_schema=create_schema",
+        "def create_schema(_):\n"
+        "    import sqlalchemy as sa\n"
+        "    from app.db import engine\n"
+        "    sa.create_engine(engine.url.set(drivername='postgresql+psycopg')).connect()\n",
+    )
+
+    check(
+        project.run(*workers),
+        "create_schema failed",
+        "use the connection that create_schema is given",
+    )
+
+
+def test_an_extension_that_the_server_lacks_is_told(project: Project) -> None:
+    project.isolate(
+        "create_schema=create_schema",
+        "def create_schema(connection):\n"
+        "    connection.exec_driver_sql('CREATE EXTENSION nowhere')\n",
+    )
+
+    check(project.run(), "create_schema failed", "install the extension on the server")
+
+
+def test_a_seeding_that_fails_ends_the_run(project: Project) -> None:
+    project.write(
+        "app/roles.py", "async def setup_roles(session): raise ValueError('no such file')\n"
+    )
+    project.write("tests/test_others.py", "async def test_it(db): pass")
+
+    result = project.run()
+
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        ["*setup_roles* failed: ValueError('no such file')", "*To fix it: correct what seed_once*"]
+    )
 
 
 def test_an_engine_that_connects_elsewhere_is_told(project: Project, spare_database: str) -> None:
@@ -297,5 +350,5 @@ def test_a_wrong_set_up_that_is_found_late_ends_the_run_too(
 
     output = str(result.stdout) + str(result.stderr)
     assert result.parseoutcomes().get("errors", 0) <= 2  # one a worker
-    assert "To mend it: start the server" in output
+    assert "To fix it: start the server" in output
     assert [text for text in ("Traceback", "INTERNALERROR", SECRET) if text in output] == []

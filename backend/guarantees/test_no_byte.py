@@ -103,6 +103,21 @@ def test_that_ends_its_session(client):
         except BaseException:
             pass
 """
+CONNECTS = """
+from app.db import engine
+from sqlalchemy import text
+
+with engine.connect() as connection:
+    connection.execute(text("SELECT 1"))
+"""
+CONNECTED = """
+from sqlalchemy import text
+from app.db import engine
+
+def ours():
+    with engine.connect() as connection:
+        return connection.scalar(text("SELECT current_database()")).startswith("fastapi_conftest_")
+"""
 HOOKS = """
 
 def mark():
@@ -171,3 +186,20 @@ def test_it(): held.execute(text("SELECT 1"))
 
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*Refused: a connection that was opened before the tests*"])
+
+
+def test_what_a_test_of_another_folder_has_connected_is_not_used_by_ours(
+    project: Project, database: Database
+) -> None:
+    shutil.copytree(HERE / "shapes/synchronous", project.path, dirs_exist_ok=True)
+    own = make_url(database.url)
+    address = own.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+    unknown = "postgresql+{DRIVER}://nobody:secret@127.0.0.1:1/production"
+    project.replace("app/db.py", unknown, address)
+    project.write("app/models.py", project.read("app/models.py") + CONNECTS)
+    project.write("others/test_other.py", f"{CONNECTED}\ndef test_it(): assert ours() is False")
+    project.write("tests/test_users.py", f"{CONNECTED}\ndef test_it(db): assert ours() is True")
+
+    result = project.run("others", "tests")
+
+    result.assert_outcomes(passed=2)

@@ -204,7 +204,7 @@ def test_memory_that_fills_is_named_and_the_next_run_works(project: Project, sma
 
     output = f"{result.stdout}{result.stderr}"
     assert f"PostgreSQL has no room left for its data in {small}" in output
-    assert "To mend it: export TEST_DATABASE_FOLDER=" in output
+    assert "To fix it: export TEST_DATABASE_FOLDER=" in output
     assert re.search(r"Traceback|INTERNALERROR|DiskFull|above exception", output) is None
     project.write("tests/test_it.py", QUICK)
     assert passes(project, small)
@@ -218,7 +218,7 @@ def test_no_room_for_a_first_start_is_named(project: Project, small: Path) -> No
 
     output = f"{result.stdout}{result.stderr}"
     assert "No space left on device" in output
-    assert "To mend it: export TEST_DATABASE_FOLDER=" in output
+    assert "To fix it: export TEST_DATABASE_FOLDER=" in output
     assert "Traceback" not in output
     (small.parent / "other").unlink()
     assert passes(project, small)

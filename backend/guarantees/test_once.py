@@ -244,3 +244,32 @@ def test_the_order_of_a_set_is_no_change_of_the_schema(
         states.append(run().state)
 
     assert states == ["built", "cached", "cached"]
+
+
+def test_a_seeding_may_begin_and_commit_by_itself(project: Project) -> None:
+    options = "expire_on_commit=False"
+    project.replace("app/db.py", options, f"{options}, autobegin=False")
+    project.write(
+        "app/roles.py",
+        """
+from app.models import Role
+
+async def setup_roles(session):
+    async with session.begin():
+        session.add_all([Role(name="admin"), Role(name="member")])
+""",
+    )
+    project.write(
+        "tests/test_it.py",
+        """
+import sqlalchemy as sa
+
+async def test_it(db):
+    async with db.begin():
+        assert await db.scalar(sa.text("SELECT count(*) FROM roles")) == 2
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=1)

@@ -92,6 +92,22 @@ async def test_it(db):
     assert list(ran_again(result)) == ["test_it[savepoints]"]
 
 
+def test_the_set_of_an_update_makes_no_setting(project: Project) -> None:
+    write_on_both_paths(
+        project,
+        """
+async def test_it(db):
+    await db.execute(sa.text("UPDATE users\\nSET desk = 1"))
+    await db.commit()
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+    assert ran_again(result) == {}
+
+
 def test_a_function_that_only_reads_makes_no_settings(project: Project) -> None:
     write_on_both_paths(
         project,

@@ -81,7 +81,7 @@ class Connections:
         self.dialects = WeakSet[sa.Dialect]()
         self.target: sa.URL | str = OUTSIDE
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.entries = WeakSet[ConnectionPoolEntry]()
+        self.entries, self.lock = WeakSet[ConnectionPoolEntry](), threading.Lock()
         self.aside: list[tuple[object, Callable[[], None]]] = []
         for engine in engines:
             if engine.url.database:
@@ -136,7 +136,8 @@ class Connections:
 
     def owns(self, dialect: sa.Dialect, to: Any) -> bool:
         """Tell whether an engine is the application's."""
-        return dialect in self.dialects or address_of(to) in self.addresses
+        is_ours = dialect.name == "postgresql" and address_of(to) in self.addresses
+        return dialect in self.dialects or is_ours
 
     def where(self, dialect: sa.Dialect, entry: ConnectionPoolEntry, to: Any) -> tuple[Any, Any]:
         """Return where an engine of the application connects now, or refuse."""
@@ -157,7 +158,8 @@ class Connections:
         if opened := entry.info.get(PREFIX):
             if opened.target is not self.target_or_refuse() or not opened.is_here:
                 raise sa.exc.DisconnectionError  # the pool opens another one in its place
-            self.entries.add(entry)
+            with self.lock:
+                self.entries.add(entry)
             if not opened.script:  # it is new, and the application's listeners have set it up
                 settings, opened.pid = settings_when_new(connection)
                 opened.script = f"{settings}; {NEW_AGAIN}"
@@ -172,7 +174,9 @@ class Connections:
 
     def all(self) -> list[tuple[ConnectionPoolEntry, Opened]]:
         """Return the connections that are open."""
-        return [(it, it.info[PREFIX]) for it in self.entries if it.dbapi_connection]
+        with self.lock:  # of synchronous applications, whose threads check out meanwhile
+            entries = [entry for entry in self.entries if entry.dbapi_connection]
+        return [(entry, entry.info[PREFIX]) for entry in entries if PREFIX in entry.info]
 
     def held_by_threads(self) -> list[Opened]:
         """Return the connections that other threads have and have not given back."""

@@ -155,18 +155,24 @@ class Clone(ABC):
 async def run_seed(seed: Seed) -> None:
     """Run a seeding function in a session of the application, of the kind that it awaits."""
     is_async = inspect.iscoroutinefunction(inspect.unwrap(seed))
-    for factory in project().sessions:
-        if issubclass(factory.class_, AsyncSession) is not is_async:
-            continue
+    kind = "asynchronous" if is_async else "synchronous"
+    factories = (it for it in project().sessions if issubclass(it.class_, AsyncSession) is is_async)
+    if not (factory := next(factories, None)):
+        problem = f"{seed!r} is {kind}, and no factory in sessions=[...] makes {kind} sessions"
+        raise set_up_error(problem, f"add one, {project().place}")
+    try:
         if is_async:
             async with factory() as session:
                 await seed(session)
-                await session.commit()
+                if session.in_transaction():  # it may have committed
+                    await session.commit()
         else:
             with factory() as session:
                 seed(session)
-                session.commit()
-        return
-    kind = "asynchronous" if is_async else "synchronous"
-    problem = f"{seed!r} is {kind}, and no factory in sessions=[...] makes {kind} sessions"
-    raise set_up_error(problem, f"add one, {project().place}")
+                if session.in_transaction():
+                    session.commit()
+    except Exception as error:
+        problem = f"{seed!r} failed: {error!r}"
+        raise set_up_error(
+            problem, f"correct what seed_once is given in {project().conftest}"
+        ) from error

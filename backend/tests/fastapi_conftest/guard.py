@@ -81,17 +81,19 @@ def connect_as_allowed(
     application: Any, dialect: sa.Dialect, record: ConnectionPoolEntry, args: Any, to: Any
 ) -> Any:
     """Connect an engine where it may; refuse one that would reach another database."""
-    if dialect not in _trusted and dialect.name not in allowed() and not is_open(args, to):
-        if not application.owns(dialect, to):
-            is_other = dialect.name != "postgresql"
-            name = f"a {dialect.name} database" if is_other else address_of(to)
-            how_to = (
-                f"{application} Where this engine is the application's too, write engines=[...]; "
-                "where it is of another store that the tests may change, allowed=[...]: "
-                f"{project().place}. To test migrations there is the fixture empty_database."
-            )
-            refuse(f"a connection to {name}. {OTHERS}", how_to)
+    if dialect in _trusted or is_open(args, to):
+        pass
+    elif application.owns(dialect, to):
         args, to = application.where(dialect, record, to)
+    elif dialect.name not in allowed():
+        is_other = dialect.name != "postgresql"
+        name = f"a {dialect.name} database" if is_other else address_of(to)
+        how_to = (
+            f"{application} If the application uses this engine, write engines=[...]; if it is of "
+            "another database that tests may change, allowed=[...]: "
+            f"{project().place}. To test migrations there is the fixture empty_database."
+        )
+        refuse(f"a connection to {name}. {OTHERS}", how_to)
     token = _connecting.set(True)
     try:
         return dialect.connect(*args, **to)
@@ -136,6 +138,7 @@ def sever() -> None:
 
     They belong to other databases. Pools open others in their place.
     """
+    gc.unfreeze()  # what is frozen is not among the objects
     found = [it for it in gc.get_objects() if issubclass(type(it), KINDS)]
     engines = [it for it in found if isinstance(it, sa.Engine)]
     spared = [it.pool for it in engines if it.dialect in _trusted or it.dialect.name in allowed()]
@@ -145,6 +148,7 @@ def sever() -> None:
             _put_aside.append(it.dbapi_connection)
             is_held = isinstance(it, PoolProxiedConnection)
             it.dbapi_connection = Severed() if is_held else None
+    gc.freeze()  # keeps the garbage collector from searching modules and tests again and again
 
 
 KINDS = (sa.Engine, ConnectionPoolEntry, PoolProxiedConnection)

@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import gc
 import importlib.metadata
 import inspect
 import sys
@@ -159,7 +158,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Put each async test on the one loop, and each test that needs real commits on their path."""
     everywhere = config.getoption("--real-commits", default=False)
-    for item in items:
+    for item in filter(is_ours, items):
         names: list[str] = getattr(item, "fixturenames", [])
         if pytest_asyncio.is_async_test(item):
             item.add_marker(ON_ONE_LOOP, append=False)
@@ -177,7 +176,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Prepare the server if a test needs it; refuse a wrong set-up with one message."""
     sever()
-    gc.freeze()  # keeps the garbage collector from searching modules and tests again and again
     if hasattr(session.config, "workerinput"):
         if handed := session.config.workerinput.get(PREFIX):
             hand_over(handed if isinstance(handed, str) else Template(*handed))

@@ -161,6 +161,7 @@ def wrong_arguments(told: Project) -> Iterator[tuple[str, str]]:
     for name in ("schema_files", "engines", "real_commits", "allowed"):
         if isinstance(it := getattr(told, name), str | Path):
             yield f"{name} is {it!r}, not a list", f"{name}=[{it!r}]"
+    yield from wrongly_allowed(told)
     yield from missing_files(told)
 
 
@@ -170,6 +171,14 @@ def wrong_factory(factory: Any) -> Iterator[tuple[str, str]]:
         yield f"{factory!r} is no factory of sessions", "list a sessionmaker"
     elif not issubclass(factory.class_, AsyncSession) and not factory.kw.get("bind"):
         yield f"{factory!r} is synchronous and has no engine", "sessionmaker(bind=engine)"
+
+
+def wrongly_allowed(told: Project) -> Iterator[tuple[str, str]]:
+    """Yield what would let the application connect to its own database."""
+    engines = [*told.engines, *(factory.kw.get("bind") for factory in told.sessions)]
+    for each in told.allowed:
+        if each == "postgresql" or any(each is engine for engine in engines):
+            yield f"allowed has {each!r}, by which the application connects", "remove it"
 
 
 def missing_files(told: Project) -> Iterator[tuple[str, str]]:

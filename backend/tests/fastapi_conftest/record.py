@@ -79,9 +79,9 @@ def refuse(problem: str, advice: str = REAL_COMMITS_HELP) -> NoReturn:
 
 def failure(problem: str, fix: str) -> BaseException:
     """Return the error that fails a test without a traceback: the machine is at its limits."""
-    return Refusal(f"{problem}\nTo mend it: {fix}", pytrace=False)
+    return Refusal(f"{problem}\nTo fix it: {fix}", pytrace=False)
 
 
 def set_up_error(problem: str, fix: str) -> SetUpError:
     """Return the error that ends the run with one message: what is wrong, and what to type."""
-    return SetUpError(f"{problem}\nTo mend it: {fix}")
+    return SetUpError(f"{problem}\nTo fix it: {fix}")

@@ -11,7 +11,7 @@ import asyncio
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, NoReturn
 
@@ -83,9 +83,8 @@ class Savepoint:
         """Refuse a statement, and end this run of the test soon, should nobody hear it."""
         __tracebackhide__ = True
         cancel = partial(self.cancel_tasks, running())
-        loop = asyncio.get_running_loop()
         # Not a timer of the loop, whose clock may stand still.
-        threading.Timer(GRACE, loop.call_soon_threadsafe, [cancel]).start()
+        threading.Timer(GRACE, call_soon, [asyncio.get_running_loop(), cancel]).start()
         refuse(problem)
 
     def cancel_tasks(self, record: Record) -> None:
@@ -203,3 +202,9 @@ class Savepoint:
     def free(self) -> None:
         """Let the next one who executes a statement own the savepoint."""
         self.owner, self.has_set, self.outlasts = None, False, False
+
+
+def call_soon(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+    """Have an event loop call a function, from another thread, unless the loop has ended."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(function)

@@ -12,7 +12,8 @@ from functools import lru_cache
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-SETS = r"(^|\*/|;)\s*((RE)?SET|DO)\b|\bset_\w+\s*\("
+# At the beginning of a statement, which a comment may precede.
+SETS = r"(\A|\*/|;|--[^\n]*\n)\s*((RE)?SET|DO)\b|\bset_\w+\s*\("
 # What of it lasts for a transaction only.
 LOCAL = r"\bSET\s+(LOCAL|TRANSACTION|CONSTRAINTS)\b|\bset_config\s*\([^()]*,\s*true\s*\)"
 OF_SESSION = r"\b(RE)?SET\s|\bset_\w+\s*\("
@@ -49,4 +50,4 @@ async def that_tell_settings(connection: AsyncConnection) -> tuple[Tell, Tell]:
 
 def search(pattern: str) -> Tell:
     """Return what finds a pattern in a statement."""
-    return re.compile(pattern, re.IGNORECASE | re.MULTILINE).search
+    return re.compile(pattern, re.IGNORECASE).search

@@ -25,7 +25,7 @@ from .administrator import LIMIT, LOCK, Administrator
 from .drivers import sqlstate
 from .guard import open_engine, open_to_everybody
 from .project import PREFIX, VERSION, project
-from .record import SetUpError, set_up_error
+from .record import Refusal, SetUpError, set_up_error
 from .server import check_access, check_database, place, server_url
 
 CREATE_ROLE = """
@@ -159,7 +159,7 @@ async def build_template(admin: Administrator, wanted: str) -> str:
                 await empty_database.commit()
     except SetUpError:
         raise
-    except Exception as error:
+    except (Exception, Refusal) as error:
         raise schema_error(error) from error
     finally:
         await engine.dispose()
@@ -168,9 +168,19 @@ async def build_template(admin: Administrator, wanted: str) -> str:
     return name
 
 
-def schema_error(error: Exception) -> SetUpError:
+def schema_error(error: BaseException) -> SetUpError:
     """Return the error that ends the run where the schema cannot be created."""
     fix = f"create_schema=..., {project().place}"
+    if isinstance(error, Refusal) or "event loop" in str(error):
+        fix = (
+            "use the connection that create_schema is given; with Alembic, env.py finds it in "
+            'context.config.attributes["connection"]'
+        )
+    if sqlstate(getattr(error, "orig", error)) == "0A000" and "is not available" in str(error):
+        fix = (
+            "install the extension on the server; the embedded server has those of its wheel, so "
+            f"for another: export TEST_DATABASE_URL={project().example_url}"
+        )
     if sqlstate(getattr(error, "orig", error)) == "42710" and "role" in str(error):
         fix = (
             "a role belongs to the whole server, and is there after the first run: in the schema "
