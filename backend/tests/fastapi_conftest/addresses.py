@@ -49,4 +49,4 @@ def elsewhere(
     """Return arguments by which a driver connects to this URL, with all else that it was given."""
     args, own = dialect.create_connect_args(url)
     replaced = {name for name in to if name in WHERE or name.startswith(ABOUT_ENCRYPTION)}
-    return args, {name: to[name] for name in to.keys() - replaced} | own
+    return args, {**{name: to[name] for name in to.keys() - replaced}, **own}
