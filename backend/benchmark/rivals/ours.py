@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import fastapi_conftest as fc
 import pytest
 import pytest_asyncio
-from fastapi_conftest import pytest_plugin_registered  # noqa: F401 - a hook, found here by pytest
+from fastapi_conftest import pytest_plugin_registered  # noqa: F401 - a hook; keep this line
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 
 from benchmark.rivals.neutral.models import Base

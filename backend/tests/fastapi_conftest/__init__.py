@@ -3,7 +3,8 @@
 """What a conftest.py needs to give each test a clean PostgreSQL database.
 
 Copy this folder beside your conftest.py, whole, and never edit it; a new version is copied over it.
-The rooms, each of which imports only those below it:
+Where a test that is rolled back would differ from production, it is refused at that line, and runs
+again with real commits. The modules; each imports only those below it:
 
 hooks          what pytest is told: one event loop, which tests are ours
 report         what a test has met, told at the end; whether it runs again
@@ -14,9 +15,9 @@ sessions       how the app's sessions reach the database of the test
 real_commits   the second path: real commits, found and deleted afterwards
 rollback       the first path: one transaction, rolled back
 fidelity       whether rollback shows what the app's connections would
-savepoint      how sessions share it
+savepoint      how all sessions share one connection
 settings       which statements may make settings
-pill           how the server keeps it from being committed
+pill           how the server blocks a COMMIT of the test
 clone          a database of this process, in which one test at a time works
 template       the schema, created once
 server         which server, and whether it serves
@@ -62,7 +63,7 @@ __version__ = VERSION
 
 
 def pytest_plugin_registered(manager: Any) -> None:
-    """Register our hooks and fixtures, for the conftest that imports this one.
+    """Register our hooks and fixtures, when a conftest imports this hook.
 
     As plugins of their own they work beside the project's hooks, which may have the same names.
     """

@@ -1,7 +1,6 @@
 """Fixtures that every project gets: further databases, and overrides that end with their test.
 
-Those that are about the database of the test ask for the fixtures of the conftest, by the names of
-the plan.
+They ask for the fixtures `engine` and `override_get_db` of the conftest.
 """
 
 import secrets

@@ -98,7 +98,7 @@ def folder_of_ours(config: pytest.Config) -> Path | None:
 
 
 def is_ours(item: pytest.Item) -> bool:
-    """Tell whether a test is of the project whose conftest this is, and not of one beside it."""
+    """Tell whether a test belongs to this project, and not to another one in the run."""
     folder = folder_of_ours(item.config)
     return folder is None or item.path.resolve().is_relative_to(folder)
 

@@ -25,7 +25,7 @@ PATIENCE = 20  # seconds to wait for a task to end
 def redirected(engines: list[AsyncEngine], to: Any) -> Iterator[None]:
     """Have engines work as another one, each with the options that it was given.
 
-    Each stays an engine of its own, with connections of its own, and says that it is where it was.
+    Each keeps its own connections, and goes on reporting its own URL.
     """
     before = [(each, each.sync_engine) for each in engines]
     for each, own in before:
@@ -63,7 +63,7 @@ def relationships_loaded(session: Session) -> Iterator[tuple[Any, str, Any]]:
 
 @contextmanager
 def selecting_anew(session: Session | AsyncSession) -> Iterator[None]:
-    """Have a session refresh what it has loaded and selects again, once another has committed.
+    """Once another session has committed, refresh loaded objects that this one selects again.
 
     Until then, as in production, loaded rows and relationships stay as they are. `session.get` does
     not look for what has changed, `session.refresh` does.

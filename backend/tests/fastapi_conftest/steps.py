@@ -1,4 +1,4 @@
-"""The steps of the plan, which the fixtures of the conftest call in the order of their lifetime."""
+"""What the fixtures of the conftest call, in the order of their lifetime."""
 
 import asyncio
 import os
@@ -132,7 +132,8 @@ async def seed_once(engine: AsyncEngine, seed: Seed) -> None:
     """Write the rows that every test finds, once into each database of this process.
 
     engine: the one of `clone_for_this_worker`.
-    seed: an async function of a session of the application. It need not commit.
+    seed: a function of a session of the application: of an asynchronous one if it is `async`, else
+        of a synchronous one. What it leaves uncommitted is committed.
     """
     await worker_of(engine).seed(seed)
 

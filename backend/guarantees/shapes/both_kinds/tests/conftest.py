@@ -1,4 +1,4 @@
-"""The fixtures of this suite: each test finds a clean PostgreSQL database, with real commits."""
+"""The fixtures of this suite: each test gets a clean PostgreSQL database, with real commits."""
 
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 from app.db import Base, SessionLocal, SyncSessionLocal
 from app.main import app as application
 
-sys.path.append(str(Path(__file__).parent))  # for every way in which pytest imports this file
+sys.path.append(str(Path(__file__).parent))  # so that any import mode finds the folder
 import fastapi_conftest as fc  # the folder beside this file, which stays as it is
-from fastapi_conftest import pytest_plugin_registered  # noqa: F401 - a hook, found here by pytest
+from fastapi_conftest import pytest_plugin_registered  # noqa: F401 - a hook; keep this line
 
 fc.isolate(application, sessions=[SessionLocal, SyncSessionLocal], metadata=Base.metadata)
 
@@ -52,7 +52,7 @@ def get_db_session(override_get_db: None) -> async_sessionmaker[AsyncSession]:
 
 @pytest_asyncio.fixture
 async def db(get_db_session: async_sessionmaker[AsyncSession]) -> AsyncIterator[AsyncSession]:
-    """The test's own session, to arrange and to assert. No request shares it."""
+    """The test's own session. No request shares it: commit before one."""
     async with get_db_session() as session:
         with fc.selecting_anew(session):
             yield session

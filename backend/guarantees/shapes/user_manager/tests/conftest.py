@@ -1,4 +1,4 @@
-"""The fixtures of this suite: each test finds a clean PostgreSQL database, for one ROLLBACK."""
+"""The fixtures of this suite: each test gets a clean PostgreSQL database, by one ROLLBACK."""
 
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -22,9 +22,9 @@ from app.models import User
 from app.roles import setup_roles
 from tests import factories
 
-sys.path.append(str(Path(__file__).parent))  # for every way in which pytest imports this file
+sys.path.append(str(Path(__file__).parent))  # so that any import mode finds the folder
 import fastapi_conftest as fc  # the folder beside this file, which stays as it is
-from fastapi_conftest import pytest_plugin_registered  # noqa: F401 - a hook, found here by pytest
+from fastapi_conftest import pytest_plugin_registered  # noqa: F401 - a hook; keep this line
 
 fc.isolate(application, sessions=[async_session_maker], metadata=Base.metadata)
 
@@ -45,13 +45,13 @@ async def engine() -> AsyncIterator[AsyncEngine]:
 
 @pytest_asyncio.fixture(scope="session")
 async def roles(engine: AsyncEngine) -> None:
-    """The roles, seeded once a worker; every test finds them."""
+    """The roles that every test finds, seeded in each clone."""
     await fc.seed_once(engine, setup_roles)
 
 
 @pytest_asyncio.fixture
 async def db_transaction(engine: AsyncEngine, roles: None) -> AsyncIterator[AsyncConnection]:
-    """The test's transaction, always rolled back; what the app commits is a savepoint in it."""
+    """The test's transaction, which is rolled back; a commit of the app only moves its savepoint."""
     transaction = await fc.begin_with_savepoint(engine)
     yield transaction.connection
     await transaction.roll_back()
@@ -72,7 +72,7 @@ def get_db_session(override_get_db: None) -> async_sessionmaker[AsyncSession]:
 
 @pytest_asyncio.fixture
 async def db(get_db_session: async_sessionmaker[AsyncSession]) -> AsyncIterator[AsyncSession]:
-    """The test's own session, to arrange and to assert. No request shares it."""
+    """The test's own session. No request shares it: commit before one."""
     async with get_db_session() as session:
         with fc.selecting_anew(session):
             yield session
