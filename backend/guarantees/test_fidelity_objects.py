@@ -46,3 +46,21 @@ async def test_a_reference(client, db):
     result = project.run()
 
     result.assert_outcomes(passed=6)
+
+
+def test_rows_with_a_joined_collection_may_be_made_unique_by_the_test(project: Project) -> None:
+    write_on_both_paths(
+        project,
+        RELATED
+        + """
+async def test_it(client, db):
+    await client.post("/users/ada")
+    query = sa.select(User, Role).join(Role, isouter=True).options(joinedload(Role.users))
+    found = (await db.execute(query)).unique().all()
+    assert [(user.email, role) for user, role in found] == [("ada", None)]
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)

@@ -7,6 +7,7 @@ between tests it is what it was.
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any
 from weakref import WeakSet
 
@@ -87,7 +88,11 @@ def selecting_anew(session: Session | AsyncSession) -> Iterator[None]:
         if not (is_whole and state.is_orm_statement):
             return None
         loaded = [*relationships_loaded(sync_session)]
-        result = state.invoke_statement(execution_options={"populate_existing": True}).freeze()
+        select = partial(state.invoke_statement, execution_options={"populate_existing": True})
+        try:
+            result = select().freeze()
+        except sa.exc.InvalidRequestError:  # with joined collections, whose unique() comes later
+            return select()
         for one, name, value in loaded:
             if name in sa.inspect(one).unloaded:
                 set_committed_value(one, name, value)
