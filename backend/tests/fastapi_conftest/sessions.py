@@ -82,10 +82,9 @@ def selecting_anew(session: Session | AsyncSession) -> Iterator[None]:
         is_of_test = not (state.is_column_load or state.is_relationship_load)
         is_whole = not {"stream_results", "yield_per"} & state.execution_options.keys()
         may_be_stale = others_committed or opened  # where commits may go unseen
+        is_select = state.is_select and state.is_orm_statement
         # Without a flush before it, it would overwrite what the test has changed.
-        if not (may_be_stale and state.is_select and is_of_test and sync_session.autoflush):
-            return None
-        if not (is_whole and state.is_orm_statement):
+        if not (may_be_stale and is_select and is_of_test and is_whole and sync_session.autoflush):
             return None
         loaded = [*relationships_loaded(sync_session)]
         select = partial(state.invoke_statement, execution_options={"populate_existing": True})
@@ -98,10 +97,7 @@ def selecting_anew(session: Session | AsyncSession) -> Iterator[None]:
                 set_committed_value(one, name, value)
         return result()
 
-    def begin(_session: Any, _transaction: Any, connection: sa.Connection) -> None:
-        own.add(connection)
-
-    sa.event.listen(sync_session, "after_begin", begin)
+    sa.event.listen(sync_session, "after_begin", lambda *these: own.add(these[-1]))
     sa.event.listen(sync_session, "do_orm_execute", refresh)
     with listening(sa.Engine, commit=note):
         yield
