@@ -356,3 +356,5 @@ async def test_the_next_test(db):
     result = project.run("-k", "savepoints")
 
     result.assert_outcomes(passed=2, deselected=2)
+    assert ran_again(result) == {}
+    assert counts(result) == (0, 0, 0)

@@ -173,6 +173,7 @@ def test_what_isolate_allows_may_connect_and_nothing_else(project: Project) -> N
 import sqlalchemy as sa
 
 analytics = sa.create_engine("sqlite:///analytics.db")
+held = analytics.connect()
 other = sa.create_engine("sqlite:///other.db")
 """,
     )
@@ -180,7 +181,7 @@ other = sa.create_engine("sqlite:///other.db")
         "tests/test_it.py",
         """
 import sqlalchemy as sa
-from app.store import analytics, other
+from app.store import analytics, held, other
 from sqlalchemy.ext.asyncio import create_async_engine
 
 def test_1_analytics():
@@ -195,6 +196,9 @@ def test_3_memory():
 
 async def test_4_production(db):
     async with create_async_engine("postgresql+asyncpg://127.0.0.1:1/elsewhere").connect(): pass
+
+def test_5_held():
+    assert held.scalar(sa.text("SELECT 1")) == 1
 """,
     )
     conftest = project.read(CONFTEST)
@@ -209,7 +213,7 @@ async def test_4_production(db):
         outcomes.append(sorted(line.split(" ")[0] for line in failed))
 
     assert outcomes == [
-        ["test_1_analytics", "test_2_other", "test_3_memory", "test_4_production"],
+        ["test_1_analytics", "test_2_other", "test_3_memory", "test_4_production", "test_5_held"],
         ["test_4_production"],
         ["test_2_other", "test_3_memory", "test_4_production"],
     ]

@@ -4,7 +4,7 @@ import pytest
 
 from guarantees.factories import LOOK, write_tests, write_then_look
 from guarantees.project import Project
-from guarantees.report import ENDS, LOST, ran_again
+from guarantees.report import ENDS, LOST, counts, ran_again
 from guarantees.servers import Database
 
 
@@ -169,6 +169,8 @@ async def test_2_reads_the_column_of_the_models(db):
     result = project.run()
 
     result.assert_outcomes(passed=2)
+    assert ran_again(result) == {}
+    assert counts(result) == (0, 1, 0)
 
 
 @pytest.mark.parametrize(

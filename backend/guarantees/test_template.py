@@ -73,18 +73,21 @@ def test_building_it_changes_neither_logging_nor_the_environment(
     project: Project, arguments: list[str]
 ) -> None:
     project.environment["KEPT"] = "1"
-    project.isolate("create_schema=create_schema", LOGS.format(unique="always the same"))
+    handler = "import logging\nlogging.root.addHandler(logging.FileHandler('app.log'))\n"
+    project.isolate("create_schema=create_schema", handler + LOGS.format(unique="always the same"))
     write_tests(
         project,
         """
 import logging
 import os
+from pathlib import Path
 
 app_log = logging.getLogger("app.log")
 
 def test_1_a_warning_of_the_app_is_there(caplog, db):
     app_log.warning("careful")
     assert "careful" in caplog.text
+    assert "careful" in Path("app.log").read_text()
 
 def test_2_info_is_off_by_default(caplog, db):
     logging.getLogger("app.new").info("hello")
