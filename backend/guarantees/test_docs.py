@@ -1,6 +1,7 @@
 """What README and docs say is so: links, anchors, commands, code. `make docs-check` runs this."""
 
 import ast
+import inspect
 import re
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fastapi_conftest import isolate
 
 from guarantees.pages import PAGES, TARGETS, anchors, links, text, words
 from guarantees.project import CONFTEST, FOLDER, HERE, ROOT, TESTS, Project, code
@@ -108,14 +110,8 @@ def test_the_alembic_recipe_is_that_of_the_tested_shape() -> None:
 
 def test_the_arguments_of_isolate_are_those_of_the_page() -> None:
     said = re.findall(r"^\| `(\w+)=` \|", text(ADOPTING), re.MULTILINE)
-    source = (TESTS / "fastapi_conftest" / "project.py").read_text(encoding="utf-8")
-    (isolate,) = [
-        each
-        for each in ast.parse(source).body
-        if isinstance(each, ast.FunctionDef) and each.name == "isolate"
-    ]
 
-    optional = {argument.arg for argument in isolate.args.kwonlyargs} - {"sessions", "metadata"}
+    optional = inspect.signature(isolate).parameters.keys() - {"app", "sessions", "metadata"}
     assert set(said) == optional
 
 
