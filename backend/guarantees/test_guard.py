@@ -316,3 +316,15 @@ def test_a_test_of_another_project_in_the_run_may_connect(project: Project) -> N
 
     result.assert_outcomes(passed=1, failed=2)
     assert "other/test_2.py::test_it" not in str(result.stdout)
+
+
+def test_an_address_in_the_environment_does_not_win_over_the_one_that_is_given(
+    project: Project,
+) -> None:
+    project.use_driver("psycopg")
+    project.environment["PGHOSTADDR"] = "127.0.0.1"
+    project.write("tests/test_it.py", "async def test_it(client): await client.get('/users/count')")
+
+    result = project.run()
+
+    result.assert_outcomes(passed=1)

@@ -94,6 +94,41 @@ async def test_it(db, time, transactions_are):
     }
 
 
+def test_a_listener_may_be_any_callable(project: Project) -> None:
+    project.app_engine(
+        """
+from functools import partial
+
+class Hears:
+    def __call__(self, *_): pass
+
+sa.event.listen(engine.sync_engine, "connect", partial(print, "new"))
+sa.event.listen(engine.sync_engine, "connect", Hears())
+"""
+    )
+    write_tests(project, "async def test_it(client): await client.post('/users/ada')")
+
+    result = project.run()
+
+    result.assert_outcomes(passed=1)
+    assert set(causes(result, "not called by rollback")) == {
+        "the listener app.db.Hears (connect); make_engine=... can add it",
+        "the listener functools.partial (connect); make_engine=... can add it",
+    }
+
+
+def test_a_time_limit_of_its_transactions_means_real_commits(project: Project) -> None:
+    limit = "connect_args={'server_settings': {'transaction_timeout': '5s'}}"
+    project.app_engine("", limit)
+    write_tests(project, "async def test_it(client): await client.post('/users/ada')")
+
+    result = project.run()
+
+    result.assert_outcomes(passed=1)
+    cause = "the application's connections have transaction_timeout '5000'"
+    assert causes(result, "real commits for all") == {cause: 1}
+
+
 def test_its_pool_has_its_limits(project: Project) -> None:
     project.app_engine("", "pool_size=1, max_overflow=1, pool_timeout=0.2")
     write_tests(

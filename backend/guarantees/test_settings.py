@@ -36,6 +36,11 @@ CREATE FUNCTION enter(it text) RETURNS void LANGUAGE sql BEGIN ATOMIC SELECT bec
 CREATE FUNCTION greatest_id() RETURNS int LANGUAGE sql
   AS 'SELECT max(id)::int FROM users'
 """
+TRIGGER = """;
+CREATE FUNCTION remember() RETURNS trigger LANGUAGE plpgsql
+  AS 'BEGIN PERFORM set_config(''app.last'', NEW.email, true); RETURN NEW; END';
+CREATE TRIGGER remember BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION remember()
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -318,3 +323,21 @@ async def test_one_that_is_not_can(db):
 
     result.assert_outcomes(passed=4)
     assert list(ran_again(result)) == ["test_it[savepoints]"]
+
+
+def test_a_setting_that_a_trigger_makes_ends_with_the_transaction(project: Project) -> None:
+    project.write("schema.sql", FUNCTIONS.rstrip() + TRIGGER)
+    write_on_both_paths(
+        project,
+        """
+async def test_it(client, db):
+    await client.post("/users/ada")
+    async with SessionLocal() as other:
+        last = sa.func.current_setting("app.last", True)
+        assert not await other.scalar(sa.select(last))
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)

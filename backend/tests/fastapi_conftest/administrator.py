@@ -45,7 +45,7 @@ class Administrator:
         self.connection = new
         script = f"""
             SET statement_timeout = 0; SET lock_timeout = 0; SET idle_session_timeout = 0;
-            SELECT pg_advisory_lock({LOCK}, {self.key})
+            SELECT pg_advisory_lock_shared({LOCK}, {self.key})
         """
         new.run_async(lambda driver: driver.execute(script))
 

@@ -19,7 +19,8 @@ SETTINGS_WHEN_NEW = f"""
     SELECT concat_ws('; ', '{RESET}', string_agg(format('SELECT set_config(%L, %L, false)', name,
       setting), '; '), CASE WHEN current_user <> session_user THEN format('SET ROLE %I',
       current_user) END), pg_backend_pid()
-    FROM pg_settings WHERE source = 'session' AND name !~ '^transaction_'
+    FROM pg_settings WHERE source = 'session'
+      AND name !~ '^transaction_(isolation|read_only|deferrable)$'
 """
 
 

@@ -17,7 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 # What a driver, a client or a listener has set, and what a transaction is like.
 SETTINGS = """
     SELECT name, setting FROM pg_settings
-    WHERE source IN ('client', 'session') AND name !~ '^transaction_'
+    WHERE source IN ('client', 'session')
+      AND name !~ '^transaction_(isolation|read_only|deferrable)$'
     UNION ALL SELECT 'the role', current_user::text
     UNION ALL SELECT 'the isolation level', current_setting('transaction_isolation')
 """
@@ -51,8 +52,8 @@ async def take_over(ours: AsyncConnection, engines: list[Any]) -> str | None:
 async def set_all(ours: AsyncConnection, theirs: dict[str, str]) -> None:
     """Make these settings on our connection, those that can be made."""
     for name, value in theirs.items():
-        if name.startswith("default_transaction_"):
-            continue  # a level that only real transactions have
+        if name.startswith(("default_transaction_", "transaction_timeout")):
+            continue  # what only real transactions have
         with suppress(sa.exc.DBAPIError):
             set_one = sa.text("SELECT set_config(:name, :value, false)")
             await ours.execute(set_one, {"name": name, "value": value})
@@ -66,7 +67,9 @@ def listeners_of(engines: list[Any]) -> Iterator[str]:
             names: set[str] = set(target.dispatch._event_names)  # noqa: SLF001 - no other list
             for name in sorted(names - {"do_connect"}):
                 for listener in getattr(getattr(target.dispatch, name), "listeners", ()):
-                    inside = inspect.getclosurevars(listener).nonlocals
-                    it: Any = inside.get("orig_fn", listener)  # where SQLAlchemy has wrapped it
+                    it: Any = listener
+                    if inspect.isfunction(listener):  # where SQLAlchemy has wrapped another
+                        it = inspect.getclosurevars(listener).nonlocals.get("orig_fn", listener)
+                    it = it if hasattr(it, "__qualname__") else type(it)
                     if not it.__module__.startswith("sqlalchemy"):
                         yield f"{it.__module__}.{it.__qualname__} ({name})"

@@ -94,6 +94,8 @@ def connect_as_allowed(
             f"{project().place}. To test migrations there is the fixture empty_database."
         )
         refuse(f"a connection to {name}. {OTHERS}", how_to)
+    if dialect.driver.startswith("psycopg"):
+        to.setdefault("hostaddr", "")  # libpq would let PGHOSTADDR win over the host
     token = _connecting.set(True)
     try:
         return dialect.connect(*args, **to)

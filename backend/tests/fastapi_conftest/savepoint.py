@@ -84,7 +84,9 @@ class Savepoint:
         __tracebackhide__ = True
         cancel = partial(self.cancel_tasks, running())
         # Not a timer of the loop, whose clock may stand still.
-        threading.Timer(GRACE, call_soon, [asyncio.get_running_loop(), cancel]).start()
+        timer = threading.Timer(GRACE, call_soon, [asyncio.get_running_loop(), cancel])
+        timer.daemon = True
+        timer.start()
         refuse(problem)
 
     def cancel_tasks(self, record: Record) -> None:

@@ -19,26 +19,30 @@ LOCAL = r"\bSET\s+(LOCAL|TRANSACTION|CONSTRAINTS)\b|\bset_config\s*\([^()]*,\s*t
 OF_SESSION = r"\b(RE)?SET\s|\bset_\w+\s*\("
 ROUTINES = r"""
     WITH RECURSIVE routines AS (
-      SELECT proname, lanname, concat(prosrc, pg_get_function_sqlbody(p.oid)) AS body
+      SELECT proname, lanname, prorettype = 'trigger'::regtype AS is_trigger,
+        concat(prosrc, pg_get_function_sqlbody(p.oid)) AS body
       FROM pg_proc AS p JOIN pg_language AS l ON l.oid = prolang
       WHERE lanname NOT IN ('internal', 'c') AND pronamespace <> 'pg_catalog'::regnamespace
         AND pronamespace <> 'information_schema'::regnamespace
     ), setters AS (
-      SELECT proname, body ~* 'set_config\s*\([^;]*,\s*false\s*\)|\mset\s+session\M' AS outlasts
+      SELECT proname, is_trigger,
+        body ~* 'set_config\s*\([^;]*,\s*false\s*\)|\mset\s+session\M' AS outlasts
       FROM routines WHERE body ~* '\m(set|reset|execute)' OR lanname NOT IN ('sql', 'plpgsql')
-      UNION SELECT r.proname, s.outlasts
+      UNION SELECT r.proname, r.is_trigger, s.outlasts
       FROM routines AS r JOIN setters AS s ON strpos(body, s.proname) > 0
-    ) SELECT proname, bool_or(outlasts) FROM setters GROUP BY proname
+    ) SELECT proname, bool_or(outlasts), bool_or(is_trigger) FROM setters GROUP BY proname
 """
+WRITES = r"\b(INSERT|UPDATE|DELETE|MERGE)\b"  # what calls a trigger
 Tell = Callable[[str], object]
 
 
 async def that_tell_settings(connection: AsyncConnection) -> tuple[Tell, Tell]:
     """Return what tells whether a statement may make settings, and of a session."""
     rows = (await connection.execute(sa.text(ROUTINES))).all()
-    called = {str(name): rf'\b{re.escape(str(name))}"?\s*\(' for name, _ in rows}
-    may_set = search("|".join([SETS, *called.values()]))
-    outlasts = [called[str(name)] for name, of_session in rows if of_session]
+    called = {str(name): rf'\b{re.escape(str(name))}"?\s*\(' for name, *_ in rows}
+    by_trigger = [WRITES] * any(is_trigger for *_, is_trigger in rows)
+    may_set = search("|".join([SETS, *called.values(), *by_trigger]))
+    outlasts = [called[str(name)] for name, of_session, _ in rows if of_session]
     of_session, local = search("|".join([OF_SESSION, *outlasts])), re.compile(LOCAL, re.IGNORECASE)
 
     @lru_cache(1_000)
