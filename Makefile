@@ -194,7 +194,8 @@ audit: .venv-audit/.ready #- Known vulnerabilities of the pinned packages (needs
 	.venv-audit/$(SCRIPTS)/pip-audit --strict --disable-pip --require-hashes -r locks/dev.lock
 
 .PHONY: check
-check: lint coverage shapes ## What CI runs: lint, types, all tests with their coverage
+check: lint test ## What CI runs: lint, types, and all tests, those of the suite on both paths
+	$(BIN)/pytest backend/tests --real-commits
 
 # --- Housekeeping
 
