@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,9 +22,9 @@ from sqlalchemy import URL, create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from benchmark.runs import BACKEND, PLUGINS
+from benchmark.example import lay_out
+from benchmark.runs import PLUGINS
 
-GUARANTEES = BACKEND / "guarantees"
 TIMES = 100  # tests of a kind, and new connections
 MANY = f'@pytest.mark.parametrize("number", range({TIMES}))'
 REQUEST = "def test_it(client, number): client.get('/users/count')"
@@ -38,14 +37,14 @@ class Kind(NamedTuple):
     test: str
     shape: str = ""  # the example of the guarantees has the reference conftest without one
     real_commits: bool = False
-    engine: str = ""  # an argument of the application's engine
+    without_pool: bool = False
 
 
 KINDS = {
     "an empty test": Kind("async def test_it(number): pass"),
     "a session, by rollback": Kind(SESSION),
     "a session, with real commits": Kind(SESSION, real_commits=True),
-    "the same, with NullPool": Kind(SESSION, real_commits=True, engine="poolclass=NullPool"),
+    "the same, with NullPool": Kind(SESSION, real_commits=True, without_pool=True),
     "a session of a synchronous application": Kind(
         "def test_it(db, number): db.execute(text('SELECT 1'))", "synchronous"
     ),
@@ -79,17 +78,13 @@ def in_project(kind: Kind) -> Measured:
     """Return what tests of a kind take, run twice so that the schema is cached."""
     with tempfile.TemporaryDirectory() as folder:
         project, record = Path(folder, "project"), Path(folder, "record.jsonl")
-        shutil.copytree(GUARANTEES / "example", project)
-        shutil.copy(BACKEND / "tests" / "conftest.py", project / "tests")
-        shutil.copytree(BACKEND / "tests" / "fastapi_conftest", project / "tests/fastapi_conftest")
-        if kind.shape:
-            shutil.copytree(GUARANTEES / "shapes" / kind.shape, project, dirs_exist_ok=True)
+        lay_out(project, kind.shape)
         for others in project.glob("tests/test_*.py"):
             others.unlink()
         test = f"import pytest\nfrom sqlalchemy import text\n\n{MANY}\n{kind.test}\n"
         (project / "tests" / "test_it.py").write_text(test, encoding="utf-8")
-        if kind.engine:
-            edit(project / "app" / "db.py", '1/production")', f'1/production", {kind.engine})')
+        if kind.without_pool:
+            take_the_pool(project / "app" / "db.py")
         options = ["-p", "conftest_recorder", *["--real-commits"] * kind.real_commits]
         for _ in range(2):
             record.unlink(missing_ok=True)
@@ -108,13 +103,13 @@ def in_project(kind: Kind) -> Measured:
     return Measured(ready + tests[0]["setup"] * 1000, taken * 1000)
 
 
-def edit(file: Path, old: str, new: str) -> None:
-    """Replace what stands in a file once."""
-    text = file.read_text(encoding="utf-8")
-    if text.count(old) != 1:
-        raise ValueError(f"{file} has {old!r} {text.count(old)} times")
-    poolclass = "from sqlalchemy.pool import NullPool\n"
-    file.write_text(poolclass + text.replace(old, new), encoding="utf-8")
+def take_the_pool(file: Path) -> None:
+    """Have the example's engine keep no connections."""
+    made, source = '1/production")', file.read_text(encoding="utf-8")
+    if source.count(made) != 1:
+        raise ValueError(f"{file} has {made!r} {source.count(made)} times, not once")
+    without = source.replace(made, '1/production", poolclass=NullPool)')
+    file.write_text(f"from sqlalchemy.pool import NullPool\n{without}", encoding="utf-8")
 
 
 async def new_connections(server: URL) -> float:

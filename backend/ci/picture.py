@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,9 +16,9 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
-BACKEND = Path(__file__).parents[1]
-OURS = BACKEND / "tests"
-PROJECT = BACKEND / "guarantees" / "example"
+from benchmark.example import lay_out
+from benchmark.runs import BACKEND
+
 PICTURE = BACKEND.parent / "docs" / "run.svg"
 COMMAND = ("pytest", "-q", "tests")
 TESTS = '''"""Tests of the users."""
@@ -69,9 +68,7 @@ def printed() -> str:
     """Return what the run prints, with its colours."""
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder, "project")
-        shutil.copytree(PROJECT, project)
-        shutil.copy(OURS / "conftest.py", project / "tests")
-        shutil.copytree(OURS / "fastapi_conftest", project / "tests" / "fastapi_conftest")
+        lay_out(project)
         (project / "tests" / "test_users.py").write_text(TESTS, encoding="utf-8")
         clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         return subprocess.run(  # noqa: S603 - our own command

@@ -14,9 +14,9 @@ import tempfile
 import venv
 from pathlib import Path
 
-BACKEND = Path(__file__).parents[1]
-OURS = BACKEND / "tests"
-PROJECT = BACKEND / "guarantees" / "example"
+from benchmark.example import lay_out
+from benchmark.runs import BACKEND
+
 TESTS = BACKEND / "guarantees" / "versions" / "tests"
 ASKS_FOR_THE_LOOP = BACKEND / "guarantees" / "versions" / "event_loop"
 ADOPTING = BACKEND.parent / "docs" / "adopting.md"
@@ -59,11 +59,10 @@ def run(name: str, *arguments: str, tests: Path = TESTS, fixture: str = "") -> i
     """
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder, "project")
-        shutil.copytree(PROJECT, project)
+        lay_out(project)
         shutil.copytree(tests, project / "tests", dirs_exist_ok=True)
-        conftest = (OURS / "conftest.py").read_text(encoding="utf-8")
-        (project / "tests" / "conftest.py").write_text(conftest + fixture, encoding="utf-8")
-        shutil.copytree(OURS / "fastapi_conftest", project / "tests" / "fastapi_conftest")
+        with (project / "tests" / "conftest.py").open("a", encoding="utf-8") as conftest:
+            conftest.write(fixture)
         command = [str(environment(name)), "-m", "pytest", "-q", *arguments]
         clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         return subprocess.call(command, cwd=project, env=clean)  # noqa: S603 - our own interpreter

@@ -15,6 +15,7 @@ from sqlalchemy import URL, make_url
 
 from benchmark.server import create_database, drop_database, server_url
 from guarantees.project import Project
+from guarantees.repository import Repository, bare_python, with_a_bit_of_everything
 from guarantees.servers import Database, own_server, url_of
 
 collect_ignore = ["example", "shapes", "versions"]  # other projects, which run by themselves
@@ -71,3 +72,15 @@ def folder(project: Project) -> Iterator[Path]:
     project.environment["TEST_DATABASE_FOLDER"] = str(chosen)
     yield chosen / f"fastapi_conftest-{os.geteuid()}"
     shutil.rmtree(chosen)
+
+
+@pytest.fixture(scope="session")
+def their_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An interpreter that has pytest and nothing else."""
+    return bare_python(tmp_path_factory.mktemp("environment") / ".venv")
+
+
+@pytest.fixture
+def repository(tmp_path: Path, their_python: Path) -> Repository:
+    """Somebody's repository, with a suite that has a bit of everything."""
+    return with_a_bit_of_everything(tmp_path, their_python)

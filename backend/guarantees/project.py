@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import compileall
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -15,12 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.example import FOLDER, lay_out
 from guarantees.servers import Database
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-TESTS = HERE.parent / "tests"
-REAL_CONFTEST, FOLDER = TESTS / "conftest.py", "fastapi_conftest"
 CONFTEST = "tests/conftest.py"
 # What a run of the inner project must not inherit from the run that it is tested by.
 # CI among them: it makes pytest print each message twice.
@@ -48,8 +45,7 @@ class Project:
     def __init__(self, path: Path, database: Database) -> None:
         """Lay the project out in a new folder."""
         self.path = path
-        shutil.copytree(HERE / "example", self.path, dirs_exist_ok=True)
-        copy_ours(self.path / "tests")
+        lay_out(self.path)
         self.environment = {"TEST_DATABASE_URL": database.url, **NO_BYTECODE}
 
     def write(self, path: str, source: str) -> None:
@@ -155,19 +151,6 @@ class Project:
             text=True,
             start_new_session=True,
         )
-
-
-def copy_ours(tests: Path) -> None:
-    """Copy what adopters copy into a folder of tests."""
-    shutil.copy(REAL_CONFTEST, tests)
-    shutil.copytree(compiled(), tests / FOLDER)
-
-
-@cache
-def compiled() -> Path:
-    """Return the folder with its bytecode, which a copy of both is run by."""
-    compileall.compile_dir(TESTS / FOLDER, quiet=1)
-    return TESTS / FOLDER
 
 
 def result(code: int, output: str, errors: str, started: float) -> pytest.RunResult:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from fastapi_conftest import hooks, report
 
-from guarantees.project import CONFTEST, FOLDER, Project
+from benchmark.example import FOLDER
+from guarantees.project import CONFTEST, Project
 from guarantees.report import ENDS, ran_again
 from guarantees.servers import Database
 

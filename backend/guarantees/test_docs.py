@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from fastapi_conftest import isolate
 
+from benchmark.example import FOLDER
+from benchmark.runs import TESTS
 from guarantees.pages import PAGES, TARGETS, anchors, links, text, words
-from guarantees.project import CONFTEST, FOLDER, HERE, ROOT, TESTS, Project, code
+from guarantees.project import CONFTEST, HERE, ROOT, Project, code
 
 ADOPTING = ROOT / "docs" / "adopting.md"
 README = ROOT / "README.md"

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from guarantees.project import HERE, REAL_CONFTEST, Project
+from benchmark.example import REAL_CONFTEST
+from guarantees.project import HERE, Project
 from guarantees.report import counts, ran_again
 
 SHAPES = HERE / "shapes"

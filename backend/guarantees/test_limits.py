@@ -318,3 +318,26 @@ async def test_it(db, which):
     result.assert_outcomes(passed=1, failed=1)
     assert list(ran_again(result)) == ["test_it[last but one]"]
     result.stdout.fnmatch_lines(["*is bound to a different event loop*"])
+
+
+def test_a_setting_with_a_dot_that_a_listener_makes_is_lost_after_the_first_test(
+    project: Project,
+) -> None:
+    project.app_engine(
+        "@sa.event.listens_for(engine.sync_engine, 'connect')\n"
+        "def set_it(new, _): new.cursor().execute(\"SET app.tenant = 'acme'\")"
+    )
+    write_on_both_paths(
+        project,
+        """
+@pytest.mark.parametrize("time", [1, 2])
+async def test_it(db, time, transactions_are):
+    tenant = await db.scalar(sa.text("SELECT current_setting('app.tenant', true)"))
+    assert (tenant == "acme") is (transactions_are == "real" and time == 1)
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=4)
+    assert ran_again(result) == {}

@@ -2,8 +2,6 @@
 
 By `pgmem_dsn`, as its page advises. `pgmem_live_db`, which resets one fork and so keeps the pool of
 connections, took as long.
-
-https://pypi.org/project/pgmem/
 """
 
 import warnings
