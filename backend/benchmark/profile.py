@@ -34,7 +34,7 @@ ADVICE = {
     "requests to other servers": "answer them in the test",
     "start-up": "import less, or later",
     "SQL": "arrange less, and load what belongs together at once",
-    "fixtures": "ask for fewer fixtures, and let dear ones live longer",
+    "fixtures": "use fewer fixtures, and give the slow ones a wider scope",
     "requests to the app": "look at what runs for each request",
 }
 WORTH_SAYING = 0.10  # of the run

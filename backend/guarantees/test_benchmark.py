@@ -221,7 +221,7 @@ def test_parallel_pays_from_where_its_line_crosses_that_of_one_process() -> None
     assert lines["-n 8"]["pays_from"] is None
 
 
-def test_advice_is_on_the_dearest_first_and_on_few() -> None:
+def test_advice_is_on_the_slowest_first_and_on_few() -> None:
     seconds = {"tests": 30, "DDL": 21, "SQL": 20, "fixtures": 15, "requests to the app": 12}
     recorded_costs = {name: {"calls": 1, "seconds": n} for name, n in seconds.items()}
     costs = profile.costs({"costs": {**recorded_costs, "sleeping": {"calls": 1, "seconds": 2}}})
