@@ -73,7 +73,7 @@ def main() -> int:
     failed = []
     for name in sys.argv[1:] or SETS:
         print(f"pytest-asyncio {name}: {', '.join(SETS[name])}", flush=True)
-        done = [run(name), run(name, "-n", "2")]
+        done = [run(name), run(name, "-n", "2", "-o", "asyncio_default_test_loop_scope=function")]
         done.append(run(name, tests=ASKS_FOR_THE_LOOP, fixture=event_loop()))
         if any(done):
             failed.append(name)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import make_url
 
+from guarantees.factories import write_on_both_paths
 from guarantees.project import Project
 from guarantees.servers import Database
 
@@ -273,3 +274,33 @@ async def test_it(db):
     result = project.run()
 
     result.assert_outcomes(passed=1)
+
+
+def test_what_is_seeded_after_a_test_is_in_both_databases_from_then_on(project: Project) -> None:
+    write_on_both_paths(
+        project,
+        """
+import fastapi_conftest as fc
+import pytest_asyncio
+
+async def add_ada(session):
+    session.add(User(email="ada"))
+
+@pytest_asyncio.fixture(scope="module")
+async def ada(engine):
+    await fc.seed_once(engine, add_ada)
+
+async def test_1_is_before(db):
+    assert await emails(db) == []
+
+async def test_2_has_asked_for_it(ada, db):
+    assert await emails(db) == ["ada"]
+
+async def test_3_is_after(db):
+    assert await emails(db) == ["ada"]
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=6)

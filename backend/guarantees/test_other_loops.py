@@ -164,3 +164,26 @@ async def test_it(db, number):
 
     result.assert_outcomes(passed=5)
     assert causes(result, "connection ended after the test") == {}
+
+
+def test_settings_that_ask_for_other_loops_are_overruled(project: Project) -> None:
+    settings = ("fixture", "test")
+    lines = [f"asyncio_default_{of}_loop_scope = function" for of in settings]
+    project.write("pytest.ini", "\n".join(["[pytest]", "asyncio_mode = strict", *lines]))
+    write_tests(
+        project,
+        """
+@pytest.fixture
+async def loop():
+    return asyncio.get_running_loop()
+
+@pytest.mark.parametrize("time", [1, 2])
+async def test_it(client, loop, time):
+    assert loop is asyncio.get_running_loop()
+    assert (await client.post("/users/ada")).status_code == 200
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)

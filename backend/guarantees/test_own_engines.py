@@ -104,6 +104,7 @@ class Hears:
 
 sa.event.listen(engine.sync_engine, "connect", partial(print, "new"))
 sa.event.listen(engine.sync_engine, "connect", Hears())
+sa.event.listen(engine.sync_engine, "handle_error", Hears())
 """
     )
     write_tests(project, "async def test_it(client): await client.post('/users/ada')")
@@ -113,6 +114,7 @@ sa.event.listen(engine.sync_engine, "connect", Hears())
     result.assert_outcomes(passed=1)
     assert set(causes(result, "not called by rollback")) == {
         "the listener app.db.Hears (connect); make_engine=... can add it",
+        "the listener app.db.Hears (handle_error); make_engine=... can add it",
         "the listener functools.partial (connect); make_engine=... can add it",
     }
 

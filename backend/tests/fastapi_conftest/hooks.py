@@ -34,7 +34,7 @@ from .report import RECORD, refusals_fail
 from .steps import found, hand_over, schema_once
 from .template import Template, sweep_after
 
-LOOP_SCOPES = ("asyncio_default_fixture_loop_scope", "asyncio_default_test_loop_scope")
+LOOP_SCOPE = "asyncio_default_fixture_loop_scope"  # tests are marked one by one
 FIXTURES_A_TEST = "show_fixtures_per_test"
 ON_ONE_LOOP = pytest.mark.asyncio(loop_scope="session")
 
@@ -56,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
     check_project()
     config.option.asyncio_mode = "auto"
     getini = config.getini
-    config.getini = lambda name: "session" if name in LOOP_SCOPES else getini(name)  # type: ignore[method-assign]
+    config.getini = lambda name: "session" if name == LOOP_SCOPE else getini(name)  # type: ignore[method-assign]
     marker = "fresh_database: real connections and real commits, on a database cleaned afterwards"
     config.addinivalue_line("markers", marker)
     if config.pluginmanager.unregister(name="anyio"):  # it would run its tests on other loops
