@@ -85,6 +85,22 @@ def test_it_runs_again_at_once_and_the_report_says_why(
     assert sorted(noted(project)) == TWICE
 
 
+def test_the_first_run_makes_no_traceback_which_takes_longer_than_the_test(
+    project: Project,
+) -> None:
+    write(project, THREE)
+    project.write(
+        "tests/plugin.py",
+        "def pytest_exception_interact(report): print(report.longreprtext)",
+    )
+
+    again = project.run("-s", "-p", "tests.plugin")
+    final = project.run("-s", "-p", "tests.plugin", "--refusals-fail")
+
+    assert "test_it.py:" not in str(again.stdout).partition("tests ran again")[0]
+    assert "test_it.py:" in str(final.stdout).partition("= FAILURES =")[0]
+
+
 def test_the_lines_of_the_report_have_it_start_with_real_commits(project: Project) -> None:
     write(project, THREE)
     first = project.run()
@@ -129,6 +145,15 @@ def test_an_entry_that_begins_like_another_test_is_not_that_one(project: Project
     result = project.run()
 
     assert ran_again(result) == {"test_22": ENDS}
+
+
+def test_a_test_that_fails_again_is_not_among_the_lines_to_paste(project: Project) -> None:
+    write(project, f"{THREE}\nasync def test_4(db):\n    await end(db)\n    assert False\n")
+
+    result = project.run()
+
+    result.assert_outcomes(passed=3, failed=1)
+    assert ran_again(result) == {"test_2": ENDS}
 
 
 def test_where_a_third_of_a_run_ran_again_the_whole_suite_is_advised(project: Project) -> None:
@@ -360,6 +385,16 @@ def test_a_plugin_that_runs_failed_tests_again_finds_the_marker(project: Project
     assert list(ran_again(result)) == ["test_2"]
 
 
+def test_the_marker_of_a_plugin_that_is_not_there_changes_nothing(project: Project) -> None:
+    write(project, f"pytestmark = pytest.mark.flaky\n{THREE}")
+
+    result = project.run("-s")
+
+    result.assert_outcomes(passed=3)
+    assert noted(project) == TWICE
+    assert list(ran_again(result)) == ["test_2"]
+
+
 def test_where_that_plugin_is_switched_off_it_runs_again_all_the_same(project: Project) -> None:
     project.write("rerunfailures.py", RERUNS)
     write(project, THREE)
@@ -380,7 +415,7 @@ def test_with_that_plugin_too_refusals_can_be_final(project: Project) -> None:
     result.assert_outcomes(passed=2, failed=1)
 
 
-def test_a_refusal_is_not_swallowed_where_a_plugin_runs_tests_again(project: Project) -> None:
+def test_a_refusal_that_a_test_swallows_is_a_failure_to_that_plugin(project: Project) -> None:
     write(
         project,
         """
@@ -389,11 +424,13 @@ async def test_it(db):
     await asyncio.gather(end(db), return_exceptions=True)
 """,
     )
+    project.write("rerunfailures.py", RERUNS)
 
-    result = project.run()
+    result = project.run("-p", "rerunfailures", "-s")
 
-    result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["*The test has swallowed this, and passed."])
+    result.assert_outcomes(passed=1)
+    assert "RERUN test_it" in str(result.stdout)
+    assert ran_again(result) == {"test_it": ENDS}
 
 
 @pytest.mark.skipif(pytest.version_tuple < (9,), reason="pytest 9 brings the fixture subtests")

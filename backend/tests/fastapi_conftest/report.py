@@ -15,7 +15,7 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 from .project import PREFIX
-from .record import CLONED, ENDS_THE_RUN, REFUSED, RETRY, Record, SetUpError, running
+from .record import CLONED, ENDS_THE_RUN, REFUSED, RETRY, Record, Refusal, SetUpError, running
 
 RECORD = pytest.StashKey[Record]()  # of a test's last run
 RUNS = pytest.StashKey[list[Any]]()  # the reports of each run of the test that runs
@@ -41,8 +41,8 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     if RUNS in item.stash:
         item.stash[RUNS].append(runtestprotocol(item, log=False, nextitem=nextitem))
         return True
-    if reruns_of_a_plugin(item.config) or item.get_closest_marker("flaky"):
-        return None  # pytest-rerunfailures runs it again
+    if is_run_again_by_a_plugin(item):
+        return None
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     for report in reports_of(item, nextitem=nextitem):
         item.ihook.pytest_runtest_logreport(report=report)
@@ -74,8 +74,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def why_again(item: pytest.Item) -> str:
     """Return what a test was refused that real commits can do, where it may run again."""
-    record, cls = item.stash[RECORD], getattr(item, "cls", None)
+    record, cls = item.stash.get(RECORD, running()), getattr(item, "cls", None)
     is_final = item.config.getoption("usepdb", default=None) or refusals_fail(item.config)
+    is_final = is_final or is_run_again_by_a_plugin(item)
     # What subtests of a first run have reported is told already, and stays.
     has_subtests = "subtests" in getattr(item, "fixturenames", ()) or hasattr(cls, "subTest")
     if record.real_commits or is_final or has_subtests:
@@ -83,9 +84,16 @@ def why_again(item: pytest.Item) -> str:
     return next(iter(record.texts(RETRY)), "")
 
 
+def is_run_again_by_a_plugin(item: pytest.Item) -> bool:
+    """Tell whether pytest-rerunfailures, or flaky, runs a failed test again."""
+    plugins = filter(item.config.pluginmanager.has_plugin, ("rerunfailures", "flaky"))
+    is_marked = item.get_closest_marker("flaky") is not None
+    return reruns_of_all(item.config) > 0 or (is_marked and any(plugins))
+
+
 @functools.cache
-def reruns_of_a_plugin(config: pytest.Config) -> int:
-    """Return how often pytest-rerunfailures runs a failed test again."""
+def reruns_of_all(config: pytest.Config) -> int:
+    """Return how often pytest-rerunfailures runs each failed test again."""
     counts = [config.getoption(name, default=None) for name in ("force_reruns", "reruns")]
     with suppress(ValueError):  # the plugin is not there, or too old for it
         counts.append(config.getini("reruns"))
@@ -95,6 +103,9 @@ def reruns_of_a_plugin(config: pytest.Config) -> int:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Any:
     """Show what a test was refused, and send its record with the report of its teardown."""
+    if call.excinfo and isinstance(call.excinfo.value, Refusal) and why_again(item):
+        # Nobody sees it, and pytest would parse each file of SQLAlchemy that is in the traceback.
+        call.excinfo.value.pytrace = False
     report: pytest.TestReport = yield
     record = item.stash.get(RECORD, running())
     if call.excinfo and isinstance(error := call.excinfo.value, SetUpError):
@@ -127,7 +138,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         raise SetUpError(report.longreprtext.partition(WRONG)[2])
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say what was special about the tests' databases."""
     reports = [report for kind in terminalreporter.stats.values() for report in kind]
     told = {each.nodeid: getattr(each, PREFIX) for each in reports if hasattr(each, PREFIX)}
