@@ -1,4 +1,4 @@
-"""What a whole test costs, its set-up and teardown included: of each kind that pays differently.
+"""What a whole test costs, from the end of the one before it: of each kind that pays differently.
 
 Each kind has a run of its own, of many tests alike, in a small project: the reference project, or
 one of the guarantees' shapes. The price of a new connection stands beside them, because whoever
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -28,6 +29,11 @@ from benchmark.runs import PLUGINS
 TIMES = 100  # tests of a kind, and new connections
 MANY = f'@pytest.mark.parametrize("number", range({TIMES}))'
 REQUEST = "def test_it(client, number): client.get('/users/count')"
+REFUSED = """async def test_it(db, get_db_session, number):
+    await db.execute(text("INSERT INTO users (email) VALUES ('ada')"))
+    async with get_db_session() as other:
+        await other.execute(text("SELECT 1"))
+"""
 SESSION = "async def test_it(db, number): await db.execute(text('SELECT 1'))"
 
 
@@ -45,6 +51,7 @@ KINDS = {
     "a session, by rollback": Kind(SESSION),
     "a session, with real commits": Kind(SESSION, real_commits=True),
     "the same, with NullPool": Kind(SESSION, real_commits=True, without_pool=True),
+    "a session, refused by rollback and run again": Kind(REFUSED),
     "a session of a synchronous application": Kind(
         "def test_it(db, number): db.execute(text('SELECT 1'))", "synchronous"
     ),
@@ -99,7 +106,7 @@ def in_project(kind: Kind) -> Measured:
         lines = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
     tests = [line for line in lines if "test" in line]
     ready = float((output.partition(", ready in ")[2].partition(" ms")[0]) or 0)
-    taken = median(line["setup"] + line["call"] + line["teardown"] for line in tests)
+    taken = median(end - begin for begin, end in pairwise(line["end"] for line in tests))
     return Measured(ready + tests[0]["setup"] * 1000, taken * 1000)
 
 

@@ -18,9 +18,13 @@ LIBRARIES = (
     "asyncpg",
     "fastapi",
     "httpx",
+    "psycopg",
+    "psycopg2",
     "pwdlib.hashers.argon2",
+    "pydantic.v1",
     "sqlalchemy.dialects.postgresql.asyncpg",
     "sqlalchemy.ext.asyncio",
+    "unittest.mock",
 )
 
 

@@ -159,7 +159,7 @@ def test_it(line):
 """,
     )
 
-    result = project.run()
+    result = project.run_in_new_process()  # where no driver is imported yet
 
     result.assert_outcomes(failed=5)
     said = "Refused: a connection by the driver itself, past SQLAlchemy."

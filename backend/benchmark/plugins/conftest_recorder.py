@@ -8,6 +8,7 @@ object: first the number of tests, then a test each, last the counters.
 import json
 import os
 import re
+import time
 from collections import Counter, defaultdict
 from collections.abc import Generator
 from pathlib import Path
@@ -80,7 +81,7 @@ class Recorder:
         if report.failed:
             test["why"] = why(report)
         if report.when == "teardown" and not self.is_worker:
-            self._write(self.tests.pop(report.nodeid))
+            self._write(self.tests.pop(report.nodeid) | {"end": time.monotonic()})
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
