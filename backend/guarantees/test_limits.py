@@ -37,14 +37,14 @@ SEEN = {
         await held.rollback()
         assert await scalar(held, "SELECT current_setting('app.other', true)") == ""
 """,
-    "a row that an earlier transaction of the test has locked": """
+    "a row lock that an earlier transaction": """
     await scalar(a, "SELECT id FROM users FOR UPDATE")
     await a.commit()
     await scalar(a, "SELECT id FROM users FOR UPDATE")
     free = await scalar(b, "SELECT id FROM users FOR UPDATE SKIP LOCKED")
     assert free == (1 if rolled_back else None)
 """,
-    "an advisory lock that a function takes": """
+    "an advisory lock taken in a database function": """
     await scalar(a, "SELECT lock_it()")
     await a.commit()
     assert await scalar(b, "SELECT pg_try_advisory_xact_lock(5)") is rolled_back
@@ -91,7 +91,7 @@ BOTH_PATHS = {
     assert (await client.post("/late/joan")).status_code == 200
     assert await scalar(a, "SELECT count(*) FROM users") == 2
 """,
-    "a cache in the process": """
+    "an in-process cache": """
     CACHE.setdefault(await scalar(a, "SELECT max(id) FROM users"), rolled_back)
     assert CACHE == {1: True}  # of the first of both tests
 """,
@@ -106,7 +106,7 @@ BOTH_PATHS = {
     await a.commit()
     assert (await b.scalar(sa.select(User))).desk == 5
 """,
-    "lists without ORDER BY": """
+    "rows without ORDER BY": """
     await scalar(a, "INSERT INTO users (email) SELECT 'b' || n FROM generate_series(1, 3) AS n")
     await a.commit()
 """,
@@ -116,11 +116,11 @@ BOTH_PATHS = {
 }
 # What cannot be served, so that the test runs again: by how its row begins.
 AGAIN = {
-    "a session executes a statement while another": """
+    "a session runs SQL while another": """
     await scalar(a, "UPDATE users SET desk = 1")
     await scalar(b, "SELECT 1")
 """,
-    "a session meets another's uncommitted settings": """
+    "a session sees another's uncommitted settings": """
     await scalar(a, "SET LOCAL work_mem = 64")
     await scalar(b, "SELECT 1")
 """,
@@ -140,7 +140,7 @@ AGAIN = {
     "`COMMIT`": """
     await scalar(a, "COMMIT")
 """,
-    "an isolation level": """
+    "connection isolation level": """
     await a.connection(execution_options={"isolation_level": "SERIALIZABLE"})
 """,
     "`session.stream()`": """
@@ -169,7 +169,7 @@ AGAIN = {
         return asyncio.run(read())
     assert await asyncio.to_thread(elsewhere) == 1
 """,
-    "an engine that no factory has": """
+    "an engine no factory uses": """
     other = sa.ext.asyncio.create_async_engine(apps_engine.url)
     async with other.connect() as connection:
         assert await connection.scalar(sa.text("SELECT count(*) FROM users")) == 1
@@ -225,7 +225,7 @@ TABLES = {
     "## What runs again with real commits": AGAIN,
 }
 # Rows that other tests reproduce: the one below, test_run_again, and those of real commits.
-ELSEWHERE = {"a second run"}
+ELSEWHERE = {"a rerun"}
 
 
 def write_each(project: Project, bodies: dict[str, str]) -> None:
