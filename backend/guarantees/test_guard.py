@@ -166,6 +166,22 @@ def test_it(line):
     assert len([line for line in result.outlines if line.startswith("E ") and said in line]) == 5
 
 
+def test_a_driver_that_the_guard_does_not_know_ends_the_run_with_one_message(
+    project: Project,
+) -> None:
+    for path, source in DRIVERS.items():
+        project.write(path, source.replace("make_dsn", "make_it"))
+    project.write("tests/test_it.py", "def test_it(): pass")
+
+    result = project.run_in_new_process()
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    said = "This version of psycopg2 has no psycopg2.extensions.make_dsn"
+    assert said in str(result.stderr)
+    assert "To fix it: copy a newer fastapi_conftest" in str(result.stderr)
+    assert "Traceback" not in str(result.stderr)
+
+
 def test_what_isolate_allows_may_connect_and_nothing_else(project: Project) -> None:
     project.write(
         "app/store.py",

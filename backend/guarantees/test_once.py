@@ -166,12 +166,13 @@ def test_each_change_of_the_schema_rebuilds_it_and_no_other_change_does(
     unbuilt: Project, run: Callable[..., Run]
 ) -> None:
     unbuilt.isolate(
-        "create_schema=create_schema, schema_files=[Path('view.sql')]",
+        "create_schema=create_schema, schema_files=[Path('view.sql'), 'models.txt']",
         "def create_schema(connection):\n"
         "    Base.metadata.create_all(connection)\n"
         "    connection.exec_driver_sql(Path('view.sql').read_text())\n",
     )
     unbuilt.write("view.sql", "CREATE VIEW names AS SELECT name FROM roles")
+    unbuilt.write("models.txt", "User, Role")
     parts = {
         "enum": "User.__table__.append_column(Column('mood', Enum('sad', 'glad', name='mood')))",
         "index": "Index('by_desk', User.desk)",

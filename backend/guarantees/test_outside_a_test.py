@@ -77,7 +77,7 @@ async def test_4_starts_empty_too(db, client): await look(db, client)
     refusals = [line for line in result.outlines if line.startswith("E ") and "Refused: " in line]
     assert len(refusals) == 16
     assert all("where nothing would undo changes" in line for line in refusals)
-    named = f"It comes from the {scope} fixture 'early' in test_"
+    named = f"It comes from the {scope} fixture 'early' in tests.test_"
     assert str(result.stdout).count(named) == 16
     assert counts(result)[1] == 0
 

@@ -94,3 +94,9 @@ def test_the_picture_has_each_import_that_does_not_follow_from_others() -> None:
     assert {room: sorted(to.split(" & ")) for room, to in drawn} == {
         room: to for room, to in needed.items() if to
     }
+
+
+def test_the_folder_brings_its_licence_wherever_it_is_copied() -> None:
+    licence = (FOLDER / "LICENSE").read_text(encoding="utf-8")
+
+    assert licence == (ROOT / "LICENSE").read_text(encoding="utf-8")

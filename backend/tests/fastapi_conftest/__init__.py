@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: MIT
 """What a conftest.py needs to give each test a clean PostgreSQL database.
 
-Copy this folder beside your conftest.py, whole, and never edit it; a new version is copied over it.
+Copy this folder beside your conftest.py, whole, and never edit it; a new version takes its place.
 Where a test that is rolled back would differ from production, it is refused at that line, and runs
-again with real commits. The modules; each imports only those below it:
+again with real commits. What is not noticed stands in docs/limits.md of fastapi-conftest: above
+all, now() stands still in a transaction, and so in a test. The modules; each imports only those
+below it:
 
 hooks          what pytest is told: one event loop, which tests are ours
 report         what a test has met, told at the end; whether it runs again

@@ -74,7 +74,8 @@ class Clone(ABC):
             await self.clone()
         try:
             return await self.begin()
-        except Exception:  # noqa: BLE001 - the server was restarted, or another run has swept it
+        except Exception as error:  # noqa: BLE001 - the server was restarted, for instance
+            running().note(CLONED, first_line(error))
             await self.clone()
             return await self.begin()
 
@@ -83,7 +84,7 @@ class Clone(ABC):
         try:
             cause = await self.end(connection)
         except (Exception, Refusal) as error:  # noqa: BLE001 - nothing is verified
-            cause = str(getattr(error, "orig", error)).partition("\n")[0] or repr(error)
+            cause = first_line(error)
         self.connections.target = OUTSIDE
         if cause:
             running().note(CLONED, cause)
@@ -150,6 +151,11 @@ class Clone(ABC):
     @abstractmethod
     async def end(self, connection: Any) -> str | None:
         """Clean up after a test; return why the database is not clean, if so."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says, without SQLAlchemy's part of it."""
+    return str(getattr(error, "orig", error)).partition("\n")[0] or repr(error)
 
 
 async def run_seed(seed: Seed) -> None:

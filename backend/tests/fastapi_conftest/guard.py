@@ -28,7 +28,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
 from .addresses import address_of
 from .drivers import sqlstate
 from .project import project
-from .record import failure, refuse, wide_fixtures
+from .record import failure, refuse, set_up_error, wide_fixtures
 
 # Where every connection of a driver passes, also by a function that was imported by name.
 DRIVERS_CONNECT = (
@@ -38,7 +38,7 @@ DRIVERS_CONNECT = (
 )
 OTHERS = "It is not a database of this run."
 _trusted = WeakSet[sa.Dialect]()  # of the engines that may connect
-opened = set[str]()  # names of databases that are open to everybody
+open_databases = set[str]()  # their names; everybody may connect
 _connecting = ContextVar("connecting", default=False)  # an engine that may connect does, here
 _is_down = False
 
@@ -56,40 +56,52 @@ def listening(target: Any, **listeners: Callable[..., Any]) -> Iterator[None]:
 
 
 @contextmanager
-def guard(application: Any) -> Iterator[None]:
+def guard(connections: Any) -> Iterator[None]:
     """Stand for as long as the context lasts.
 
-    application: knows the application's engines, and connects them to the database of the test.
+    connections: of the application, which lead to the database of the test.
     """
     _trusted.update(each.dialect for each in project().allowed if not isinstance(each, str))
 
     def connect(dialect: sa.Dialect, record: Any, args: Any, to: Any) -> Any:
-        return None if _is_down else connect_as_allowed(application, dialect, record, args, to)
+        return None if _is_down else connect_as_allowed(connections, dialect, record, args, to)
 
     with (
         listening(sa.Engine, do_connect=connect, handle_error=explain_lock),
-        listening(Pool, checkout=application.check_out, checkin=application.check_in),
+        listening(Pool, checkout=connections.check_out, checkin=connections.check_in),
         ExitStack() as stack,
     ):
         for path in DRIVERS_CONNECT:
             with suppress(ImportError):  # of a driver that is not installed
-                stack.enter_context(mock.patch(path, guarded(pkgutil.resolve_name(path))))
+                stack.enter_context(mock.patch(path, guarded(found(path))))
         yield
 
 
+def found(path: str) -> Callable[..., Any]:
+    """Return a driver's function."""
+    try:
+        function: Callable[..., Any] = pkgutil.resolve_name(path)
+    except AttributeError:
+        driver = path.partition(".")[0]
+        problem = f"This version of {driver} has no {path}, so the guard cannot stand before it"
+        fix = f"copy a newer fastapi_conftest, or pip install an older {driver}"
+        raise set_up_error(problem, fix) from None
+    return function
+
+
 def connect_as_allowed(
-    application: Any, dialect: sa.Dialect, record: ConnectionPoolEntry, args: Any, to: Any
+    connections: Any, dialect: sa.Dialect, record: ConnectionPoolEntry, args: Any, to: Any
 ) -> Any:
     """Connect an engine where it may; refuse one that would reach another database."""
     if dialect in _trusted or is_open(args, to):
         pass
-    elif application.owns(dialect, to):
-        args, to = application.where(dialect, record, to)
+    elif connections.owns(dialect, to):
+        args, to = connections.where(dialect, record, to)
     elif dialect.name not in allowed():
         is_other = dialect.name != "postgresql"
         name = f"a {dialect.name} database" if is_other else address_of(to)
         how_to = (
-            f"{application} If the application uses this engine, write engines=[...]; if it is of "
+            f"{connections} If the application uses this engine, write engines=[...]; if it is of "
             "another database that tests may change, allowed=[...]: "
             f"{project().place}. To test migrations there is the fixture empty_database."
         )
@@ -172,11 +184,11 @@ def stand(*, down: bool) -> None:
 @contextmanager
 def open_to_everybody(database: str) -> Iterator[None]:
     """Let whoever likes connect to a database, for as long as the context lasts."""
-    opened.add(database)
+    open_databases.add(database)
     try:
         yield
     finally:
-        opened.discard(database)
+        open_databases.discard(database)
 
 
 def open_engine(url: sa.URL, **options: Any) -> AsyncEngine:
@@ -200,7 +212,7 @@ def guarded(connect: Callable[..., Any]) -> Callable[..., Any]:
 
 def is_open(*arguments: object) -> bool:
     """Tell whether these arguments of a connection name a database that is open to everybody."""
-    return any(name in str(arguments) for name in opened)
+    return any(name in str(arguments) for name in open_databases)
 
 
 def ask() -> str:

@@ -227,8 +227,8 @@ def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Any:
     __tracebackhide__ = True
     if fixturedef.scope == "function":
         return (yield)
-    file = Path(inspect.getfile(inspect.unwrap(fixturedef.func))).name
-    wide_fixtures.append(f"the {fixturedef.scope} fixture {fixturedef.argname!r} in {file}")
+    module = inspect.unwrap(fixturedef.func).__module__
+    wide_fixtures.append(f"the {fixturedef.scope} fixture {fixturedef.argname!r} in {module}")
     try:
         return (yield)
     finally:

@@ -59,7 +59,7 @@ class Project:
         """Remember it as the project, and where its conftest is."""
         caller = sys._getframe(2).f_globals  # noqa: SLF001 - as in the library's namedtuple
         self.conftest = Path(caller["__file__"]).resolve()
-        self.driver = self.driver or driver_of(self.sessions)
+        self.driver = self.driver or driver_for(self.sessions)
         _told[:] = [each for each in _told if each.conftest != self.conftest] + [self]
         if _is_checked:  # pytest has found this conftest late
             check_project()
@@ -113,7 +113,7 @@ def project() -> Project:
     return _told[0]
 
 
-def driver_of(sessions: Any) -> str:
+def driver_for(sessions: Any) -> str:
     """Return the asynchronous driver of the application, or one that is installed."""
     for factory in sessions if isinstance(sessions, list | tuple) else ():
         if isinstance(bind := getattr(factory, "kw", {}).get("bind"), AsyncEngine):

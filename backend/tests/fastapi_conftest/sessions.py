@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.orm.attributes import set_committed_value
 
-from .guard import listening, opened
+from .guard import listening, open_databases
 from .record import LEFT, refuse, running
 
 PATIENCE = 20  # seconds to wait for a task to end
@@ -81,7 +81,7 @@ def selecting_anew(session: Session | AsyncSession) -> Iterator[None]:
     def refresh(state: ORMExecuteState) -> Any:
         is_of_test = not (state.is_column_load or state.is_relationship_load)
         is_whole = not {"stream_results", "yield_per"} & state.execution_options.keys()
-        may_be_stale = others_committed or opened  # where commits may go unseen
+        may_be_stale = others_committed or open_databases  # where commits may go unseen
         is_select = state.is_select and state.is_orm_statement
         # Without a flush before it, it would overwrite what the test has changed.
         if not (may_be_stale and is_select and is_of_test and is_whole and sync_session.autoflush):

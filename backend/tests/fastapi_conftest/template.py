@@ -14,7 +14,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import ExitStack, aclosing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -88,8 +88,8 @@ def fingerprint() -> str:
         parts.append(source_of(told.create_schema))
     parts += sorted(ddl_of(told.metadata))  # a table's indexes are a set
     digest = hashlib.sha256("".join(parts).encode())
-    for path in sorted(told.schema_files):
-        digest.update(Path(path).read_bytes())
+    for path in sorted(map(Path, told.schema_files)):
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -195,17 +195,14 @@ def nothing_else_changed() -> Iterator[None]:
 
     Else the outcome of a test would depend on whether its run has built the schema.
     """
-    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
-    before = [(each, dict(vars(each)), [*getattr(each, "handlers", ())]) for each in loggers]
-    try:
-        with mock.patch.dict(os.environ):
-            yield
-    finally:
-        for each, attributes, handlers in before:
-            vars(each).update(attributes)
-            if isinstance(each, logging.Logger):
-                each.handlers = handlers
-                each.setLevel(each.level)  # forgets which levels are enabled
+    with ExitStack() as stack:
+        # Last of all, the loggers forget which levels are enabled.
+        stack.callback(lambda: logging.root.setLevel(logging.root.level))
+        stack.enter_context(mock.patch.dict(os.environ))
+        for each in (logging.root, *logging.root.manager.loggerDict.values()):
+            handlers = [*getattr(each, "handlers", ())]
+            stack.enter_context(mock.patch.dict(vars(each), handlers=handlers))
+        yield
 
 
 async def sweep_after(template: Template) -> None:
