@@ -320,6 +320,62 @@ async def test_it(db, which):
     result.stdout.fnmatch_lines(["*is bound to a different event loop*"])
 
 
+def test_the_last_test_of_a_module_runs_again_with_new_fixtures_of_that_scope(
+    project: Project,
+) -> None:
+    project.write("tests/test_next.py", "def test_next(): pass")
+    write_on_both_paths(
+        project,
+        """
+made = []
+
+@pytest.fixture(scope="module")
+def wide():
+    made.append("wide")
+
+@pytest.mark.parametrize("which", ["last but one", "last"])
+async def test_it(db, wide, which):
+    await db.execute(sa.text("COMMIT"))
+    assert len(made) == 1
+""",
+    )
+
+    result = project.run("-k", "savepoints or next")
+
+    result.assert_outcomes(passed=2, failed=1, deselected=2)
+    assert list(ran_again(result)) == ["test_it[savepoints-last but one]"]
+
+
+def test_through_the_engine_of_another_database_the_tables_of_the_first_are_reached(
+    project: Project,
+) -> None:
+    project.write(
+        "app/other.py",
+        """
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+
+Other = async_sessionmaker(create_async_engine("postgresql+asyncpg://nobody@127.0.0.1:1/other"))
+""",
+    )
+    project.isolate("", "from app.other import Other")
+    project.replace("tests/conftest.py", "sessions=[SessionLocal]", "sessions=[SessionLocal, Other]")
+    write_on_both_paths(
+        project,
+        """
+from app.other import Other
+
+async def test_it(client):
+    await client.post("/users/ada")
+    async with Other() as other:
+        assert (await other.scalars(sa.select(User.email))).all() == ["ada"]
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+
+
 def test_a_setting_with_a_dot_that_a_listener_makes_is_lost_after_the_first_test(
     project: Project,
 ) -> None:
