@@ -15,10 +15,10 @@ ROOMS = re.findall(r"^(\w+)  +\w.*$", str(fastapi_conftest.__doc__), re.MULTILIN
 KNOW_PYTEST = {"hooks", "report", "fixtures", "record"}
 # Public since pytest 8.2 at least, the oldest that `make test-versions` runs; what is added to them
 # needs a look at pytest's changelog, because that takes a network.
-LONG_IN_PYTEST = set(
-    "CallInfo Config FixtureDef Function Item Metafunc MonkeyPatch Parser Session StashKey TestReport"
-    " UsageError fail fixture hookimpl mark".split()
-)
+LONG_IN_PYTEST = {
+    *("CallInfo", "Config", "FixtureDef", "Function", "Item", "Metafunc", "MonkeyPatch", "Parser"),
+    *("Session", "StashKey", "TestReport", "UsageError", "fail", "fixture", "hookimpl", "mark"),
+}
 CLIENTS = {"httpx", "httpx2", "requests", "starlette", "aiohttp"}
 
 
