@@ -64,3 +64,20 @@ async def test_it(client, db):
     result = project.run()
 
     result.assert_outcomes(passed=2)
+
+
+def test_a_query_of_a_table_has_the_result_that_sqlalchemy_gives_it(project: Project) -> None:
+    write_on_both_paths(
+        project,
+        """
+async def test_it(client, db):
+    await client.post("/users/ada")
+    found = await db.execute(sa.select(User.__table__.c.email))
+    assert isinstance(found, sa.CursorResult)
+    assert found.scalars().all() == ["ada"]
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from fastapi_conftest.addresses import elsewhere
+from fastapi_conftest.addresses import address_of, elsewhere
 from sqlalchemy import make_url
 
 from guarantees.project import CONFTEST, HERE, Project
@@ -221,3 +221,38 @@ def test_no_word_about_where_to_connect_is_left_of_what_the_application_says() -
     left = [name for name, value in arguments.items() if value == "the application's"]
     assert sorted(left) == ["options", "server_settings"]
     assert arguments.keys() - left == {"user", "host", "dbname"}
+
+
+# What a driver is told, and where it connects with PGHOST and the like set to "env" and 1234.
+ADDRESSES = {
+    "asyncpg": ({"host": "a", "port": 2, "database": "b"}, ("a", "2", "b")),
+    "psycopg": ({"host": "a", "port": "2", "dbname": "b", "user": "c"}, ("a", "2", "b")),
+    "several hosts": ({"host": ["a", "b"], "port": [1, 2], "database": "c"}, ("a,b", "1,2", "c")),
+    "no database": ({"host": "a", "port": 2}, ("a", "2", "env")),
+    "no port": ({"host": "a", "database": "b"}, ("a", "1234", "b")),
+    "nothing": ({}, ("env", "1234", "env")),
+}
+
+
+@pytest.mark.parametrize(("told", "address"), ADDRESSES.values(), ids=list(ADDRESSES))
+def test_an_address_is_what_the_driver_makes_of_it(
+    monkeypatch: pytest.MonkeyPatch, told: dict[str, object], address: tuple[str, ...]
+) -> None:
+    for name, value in ("PGHOST", "env"), ("PGPORT", "1234"), ("PGDATABASE", "env"):
+        monkeypatch.setenv(name, value)
+
+    found = address_of(told)
+
+    assert found == address
+
+
+@pytest.mark.parametrize(("told", "name"), [({"user": "ada"}, "ada"), ({}, "grace")])
+def test_without_a_name_the_database_is_that_of_the_user(
+    monkeypatch: pytest.MonkeyPatch, told: dict[str, object], name: str
+) -> None:
+    monkeypatch.delenv("PGDATABASE", raising=False)
+    monkeypatch.setenv("PGUSER", "grace")
+
+    found = address_of(told)
+
+    assert found.database == name

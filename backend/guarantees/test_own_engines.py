@@ -92,6 +92,7 @@ async def test_it(db, time, transactions_are):
         "the listener app.db.hear (before_cursor_execute); make_engine=... can add it": 1,
         "the listener app.db.prepare (connect); make_engine=... can add it": 1,
     }
+    assert causes(result, "real commits for all") == {}
 
 
 def test_a_listener_may_be_any_callable(project: Project) -> None:

@@ -60,6 +60,16 @@ def test_its_tests_run_with_real_commits_from_the_start(
     assert "ran again" not in str(result.stdout)
 
 
+def test_they_do_so_also_by_the_step_of_asynchronous_applications(synchronous: Project) -> None:
+    synchronous.replace(CONFTEST, "begin_with_real_commits", "begin_with_savepoint")
+
+    result = synchronous.run()
+
+    result.assert_outcomes(passed=6)
+    assert counts(result) == (6, 0, 0)
+    assert "ran again" not in str(result.stdout)
+
+
 def test_a_synchronous_function_seeds_it(synchronous: Project) -> None:
     conftest = synchronous.read(CONFTEST)
     conftest = conftest.replace(

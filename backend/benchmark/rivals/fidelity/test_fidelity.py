@@ -127,7 +127,7 @@ async def test_a_cancelled_query_harms_only_its_own_session(sessions: Sessions) 
 
 
 async def test_a_commit_as_text_commits_1(sessions: Sessions) -> None:
-    """COMMIT sent as text commits, and the next test starts clean."""
+    """A raw COMMIT commits, and the next test starts clean."""
     async with sessions() as session:
         await write(session, "ada")
 
