@@ -5,7 +5,7 @@ import re
 import pytest
 
 from guarantees.factories import write_on_both_paths
-from guarantees.project import ROOT, Project
+from guarantees.project import CONFTEST, ROOT, Project
 from guarantees.report import how_many_ran_again, ran_again
 from guarantees.servers import Database
 
@@ -55,7 +55,7 @@ SEEN = {
     held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 6"
     assert await scalar(b, held) == (1 if rolled_back else 0)
 """,
-    "a setting changed by a view": """
+    "a setting changed by a view or": """
     await scalar(a, "SELECT it FROM remembered")
     await scalar(b, "SELECT 1")
     tenant = await scalar(a, "SELECT current_setting('app.tenant', true)")
@@ -358,7 +358,7 @@ Other = async_sessionmaker(create_async_engine("postgresql+asyncpg://nobody@127.
 """,
     )
     project.isolate("", "from app.other import Other")
-    project.replace("tests/conftest.py", "sessions=[SessionLocal]", "sessions=[SessionLocal, Other]")
+    project.replace(CONFTEST, "sessions=[SessionLocal]", "sessions=[SessionLocal, Other]")
     write_on_both_paths(
         project,
         """
