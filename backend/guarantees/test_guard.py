@@ -191,13 +191,16 @@ import sqlalchemy as sa
 analytics = sa.create_engine("sqlite:///analytics.db")
 held = analytics.connect()
 other = sa.create_engine("sqlite:///other.db")
+memory = sa.create_engine("sqlite://", poolclass=sa.StaticPool)
+with memory.begin() as connection:
+    connection.execute(sa.text("CREATE TABLE kept (id INTEGER)"))
 """,
     )
     project.write(
         "tests/test_it.py",
         """
 import sqlalchemy as sa
-from app.store import analytics, held, other
+from app.store import analytics, held, memory, other
 from sqlalchemy.ext.asyncio import create_async_engine
 
 def test_1_analytics():
@@ -213,7 +216,11 @@ def test_3_memory():
 async def test_4_production(db):
     async with create_async_engine("postgresql+asyncpg://127.0.0.1:1/elsewhere").connect(): pass
 
-def test_5_held():
+def test_5_in_memory():
+    with memory.connect() as connection:
+        assert connection.scalar(sa.text("SELECT count(*) FROM kept")) == 0
+
+def test_6_held():
     assert held.scalar(sa.text("SELECT 1")) == 1
 """,
     )
@@ -229,9 +236,16 @@ def test_5_held():
         outcomes.append(sorted(line.split(" ")[0] for line in failed))
 
     assert outcomes == [
-        ["test_1_analytics", "test_2_other", "test_3_memory", "test_4_production", "test_5_held"],
+        [
+            "test_1_analytics",
+            "test_2_other",
+            "test_3_memory",
+            "test_4_production",
+            "test_5_in_memory",
+            "test_6_held",
+        ],
         ["test_4_production"],
-        ["test_2_other", "test_3_memory", "test_4_production"],
+        ["test_2_other", "test_3_memory", "test_4_production", "test_5_in_memory"],
     ]
 
 

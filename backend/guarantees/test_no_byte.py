@@ -212,15 +212,20 @@ def test_what_a_test_of_another_folder_has_connected_is_not_used_by_ours(
     result.assert_outcomes(passed=2)
 
 
-def test_no_word_about_where_to_connect_is_left_of_what_the_application_says() -> None:
+@pytest.mark.parametrize(
+    ("server", "ours"), [("me@here", {"user", "host", "dbname"}), ("", {"dbname"})]
+)
+def test_no_word_about_where_to_connect_is_left_of_what_the_application_says(
+    server: str, ours: set[str]
+) -> None:
     given = dict.fromkeys([*WORDS.split(), "options", "server_settings"], "the application's")
 
-    url = make_url("postgresql+psycopg2://me@here/ours")
+    url = make_url(f"postgresql+psycopg2://{server}/ours")
     _, arguments = elsewhere(url.get_dialect()(), given, url)
 
     left = [name for name, value in arguments.items() if value == "the application's"]
     assert sorted(left) == ["options", "server_settings"]
-    assert arguments.keys() - left == {"user", "host", "dbname"}
+    assert arguments.keys() - left == ours
 
 
 # What a driver is told, and where it connects with PGHOST and the like set to "env" and 1234.

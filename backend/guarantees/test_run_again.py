@@ -231,6 +231,25 @@ async def test_by_raises(db):
     assert str(final.stdout).count("The test has swallowed this, and passed.") == 2
 
 
+def test_what_the_first_run_was_refused_for_good_is_told_once(project: Project) -> None:
+    write(
+        project,
+        """
+from sqlalchemy.ext.asyncio import create_async_engine
+
+async def test_it(db):
+    with pytest.raises(pytest.fail.Exception):
+        await create_async_engine("postgresql+asyncpg://127.0.0.1:1/elsewhere").connect()
+    await end(db)
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=1, errors=1)  # it has swallowed the refusal
+    assert counts(result)[2] == 1
+
+
 def test_the_junit_report_has_one_case_for_it_and_nothing_of_ours(project: Project) -> None:
     write(project, THREE)
 

@@ -67,9 +67,7 @@ def reports_of(item: pytest.Item, *, nextitem: pytest.Item | None, **_: object) 
 def pytest_configure(config: pytest.Config) -> None:
     """Have the workers of pytest-zygote run tests again, too: they go past the hook for that."""
     if zygote := config.pluginmanager.get_plugin("zygote"):
-        patch = pytest.MonkeyPatch()
-        patch.setattr(zygote, "runtestprotocol", reports_of)
-        config.add_cleanup(patch.undo)
+        zygote.runtestprotocol = reports_of
 
 
 def why_again(item: pytest.Item) -> str:
