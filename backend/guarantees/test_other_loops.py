@@ -78,7 +78,8 @@ async def test_the_next_one_on_the_loop_of_the_tests(client):
 """,
     )
 
-    result = project.run("-W", "error::pytest.PytestUnraisableExceptionWarning")
+    errors = ("error::pytest.PytestUnraisableExceptionWarning", "error::ResourceWarning")
+    result = project.run(*(f"-W{error}" for error in errors))
 
     result.assert_outcomes(passed=7)
     assert len(ran_again(result)) == 6
