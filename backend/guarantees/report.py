@@ -1,5 +1,7 @@
 """What the end of a run says about its databases."""
 
+from ast import literal_eval
+
 import pytest
 
 ADVICE = "*With @pytest.mark.fresh_database the test has real connections and real commits*"
@@ -23,7 +25,7 @@ def ran_again(result: pytest.RunResult) -> dict[str, str]:
         if line.startswith("        # "):
             reason = line.strip().removeprefix("# ")
         elif line.startswith("        "):
-            found[line.strip(' ",').split("::", 1)[1]] = reason
+            found[literal_eval(line.strip().rstrip(",")).split("::", 1)[1]] = reason
         else:
             break
     if heads:

@@ -145,6 +145,21 @@ WRONG_ARGUMENTS = {
         "Base.metadata, real_commits=['tests/test_gone.py::test_it']",
         "real_commits has 'tests/test_gone.py::test_it', and there is no such file",
     ),
+    "a URL among the engines": (
+        "Base.metadata",
+        "Base.metadata, engines=['postgresql://host/name']",
+        "engines has 'postgresql://host/name', which is no engine",
+    ),
+    "a factory among what is allowed": (
+        "Base.metadata",
+        "Base.metadata, allowed=[sessionmaker()]",
+        'list engines, or names of dialects such as "sqlite"',
+    ),
+    "a factory of another database": (
+        "[SessionLocal]",
+        "[sessionmaker(create_engine('sqlite://'))]",
+        "is bound to sqlite, not to postgresql",
+    ),
     "a folder among the files of the schema": (
         "Base.metadata",
         "Base.metadata, schema_files=[Path('tests')]",
@@ -159,7 +174,7 @@ WRONG_ARGUMENTS = {
 def test_a_wrong_argument_of_isolate_is_told(
     project: Project, argument: str, wrong: str, said: str
 ) -> None:
-    imports = "from sqlalchemy.orm import sessionmaker\n"
+    imports = "from sqlalchemy import create_engine\nfrom sqlalchemy.orm import sessionmaker\n"
     imports += "from sqlalchemy.ext.asyncio import async_scoped_session\n"
     project.replace(CONFTEST, ISOLATE, imports + ISOLATE.replace(argument, wrong))
 
@@ -352,3 +367,35 @@ def test_a_wrong_set_up_that_is_found_late_ends_the_run_too(
     assert result.parseoutcomes().get("errors", 0) <= 2  # one a worker
     assert "To fix it: start the server" in output
     assert [text for text in ("Traceback", "INTERNALERROR", SECRET) if text in output] == []
+
+
+TWO = """
+def create_schema(connection):
+    Base.metadata.create_all(connection)
+    connection.exec_driver_sql("CREATE SEQUENCE one; CREATE SEQUENCE two")
+"""
+
+
+def test_several_statements_at_once_are_told_what_to_write(project: Project) -> None:
+    project.isolate("create_schema=create_schema", TWO)
+    project.write("tests/test_it.py", "async def test_it(db): pass")
+
+    check(project.run(), "asyncpg runs one statement at a time", 'driver="postgresql+psycopg"')
+
+    project.replace(
+        CONFTEST, "create_schema=create", 'driver="postgresql+psycopg", create_schema=create'
+    )
+    project.run().assert_outcomes(passed=1)
+
+
+def test_a_seeding_function_that_hides_that_it_is_asynchronous_is_told(project: Project) -> None:
+    project.replace(CONFTEST, "setup_roles)", "lambda session: setup_roles(session))")
+    project.replace(CONFTEST, "[SessionLocal]", "[SessionLocal, sessionmaker(create_engine(URL))]")
+    imports = "from sqlalchemy import create_engine\nfrom sqlalchemy.orm import sessionmaker\n"
+    url = "URL = 'postgresql+psycopg://nobody@127.0.0.1:1/production'\n"
+    project.replace(CONFTEST, "\nfc.isolate(", f"\n{imports}{url}\nfc.isolate(")
+    project.write("tests/test_it.py", "async def test_it(db): pass")
+
+    result = project.run()
+
+    assert "it returns what must be awaited: write it as `async def`" in str(result.stdout)

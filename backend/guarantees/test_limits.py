@@ -49,6 +49,20 @@ SEEN = {
     await a.commit()
     assert await scalar(b, "SELECT pg_try_advisory_xact_lock(5)") is rolled_back
 """,
+    "`TRUNCATE`, `ALTER TABLE` or `LOCK TABLE`": """
+    await scalar(a, "SELECT count(*) FROM users")
+    await b.execute(sa.text("SET LOCAL lock_timeout = '50ms'"))
+    with does_not_raise() if rolled_back else pytest.raises(sa.exc.DBAPIError, match="timeout"):
+        await b.execute(sa.text("LOCK TABLE users"))
+    await b.rollback()
+""",
+    "`lastval()`, `currval()`": """
+    await scalar(a, "SELECT nextval('users_id_seq')")
+    await a.commit()
+    with does_not_raise() if rolled_back else pytest.raises(sa.exc.DBAPIError, match="lastval"):
+        await scalar(b, "SELECT lastval()")
+    await b.rollback()
+""",
     "`pg_advisory_xact_lock`": """
     await scalar(a, "SELECT pg_advisory_xact_lock(6)")
     await a.commit()
@@ -177,6 +191,8 @@ AGAIN = {
 """,
 }
 SOURCE = """
+from contextlib import nullcontext as does_not_raise
+
 async def scalar(session, statement):
     result = await session.execute(sa.text(statement))
     return result.scalar() if result.returns_rows else None

@@ -261,3 +261,30 @@ def test_without_a_name_the_database_is_that_of_the_user(
     found = address_of(told)
 
     assert found.database == name
+
+
+def test_what_the_application_has_pooled_is_not_used_while_tests_are_collected(
+    project: Project, database: Database, proxy: Proxy
+) -> None:
+    shutil.copytree(HERE / "shapes/synchronous", project.path, dirs_exist_ok=True)
+    own = make_url(database.url)
+    address = f"{own.username}:x@127.0.0.1:{proxy.port}/{own.database}"
+    project.replace("app/db.py", "nobody:secret@127.0.0.1:1/production", address)
+    project.write("app/models.py", project.read("app/models.py") + CONNECTS)
+    project.write(
+        "tests/test_users.py",
+        f"{CONNECTED}\nvalue = ours()\ndef test_it(db): assert value is None",
+    )
+
+    result = project.run()
+
+    assert "Refused: a connection of the application outside a test" in str(result.stdout)
+
+
+def test_a_user_without_a_name_has_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PGUSER", raising=False)
+    monkeypatch.setattr("getpass.getuser", lambda: {}["uid not found"])
+
+    found = address_of({"host": "a", "port": 2, "database": "b"})
+
+    assert found == ("a", "2", "b")

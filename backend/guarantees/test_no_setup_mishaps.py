@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from fastapi_conftest import embedded
 
 from guarantees.processes import QUICK, WAITING, kill_a_run, runs, wait_for
 from guarantees.project import Project
@@ -222,3 +223,27 @@ def test_no_room_for_a_first_start_is_named(project: Project, small: Path) -> No
     assert "Traceback" not in output
     (small.parent / "other").unlink()
     assert passes(project, small)
+
+
+def test_a_folder_whose_path_is_too_long_for_a_socket_is_told(
+    project: Project, folder: Path
+) -> None:
+    long = folder.parent / "a-workspace-of-a-build-server" / "with-a-path-that-is-long" / "x" * 40
+    project.environment["TEST_DATABASE_FOLDER"] = str(long)
+    project.write("tests/test_it.py", QUICK)
+
+    result = project.run()
+
+    output = f"{result.stdout}{result.stderr}"
+    assert "PostgreSQL cannot start: the path of its socket would be too long, in " in output
+    assert "To fix it: export TEST_DATABASE_FOLDER=" in output
+    assert not runs(long)
+
+
+def test_a_run_that_holds_the_lock_is_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "OTHERS_PATIENCE", 0.1)
+
+    with embedded.lock(tmp_path / "lock"), pytest.raises(BlockingIOError, match="another run uses"):
+        embedded.lock(tmp_path / "lock", wait=True)

@@ -305,3 +305,43 @@ async def test_3_is_after(db):
     result = project.run()
 
     result.assert_outcomes(passed=6)
+
+
+def test_a_clock_that_stands_still_keeps_no_template_from_the_next_run(
+    unbuilt: Project, run: Callable[..., Run]
+) -> None:
+    frozen = "import time\nnow, time.time = time.time, lambda: 1.0\n"
+    source = unbuilt.read("tests/conftest.py")
+    unbuilt.write("tests/conftest.py", f"{frozen}{source}")
+    run()
+    unbuilt.write("tests/conftest.py", source)
+
+    second = run()
+
+    assert second.state == "cached"
+
+
+ASKS = {
+    "a schema": "connection.dialect.has_schema(connection, 'other')",
+    "a result": "connection.execute(sa.text('SELECT 1')).scalar()",
+    "an inspector": "sa.inspect(connection).get_table_names()",
+}
+
+
+@pytest.mark.parametrize("call", ASKS.values(), ids=list(ASKS))
+def test_a_listener_may_ask_the_server(
+    unbuilt: Project, run: Callable[..., Run], call: str
+) -> None:
+    models = unbuilt.read(MODELS)
+    listener = (
+        "import sqlalchemy as sa\n\n"
+        "@sa.event.listens_for(Base.metadata, 'before_create')\n"
+        f"def ask(target, connection, **_):\n    {call}\n"
+    )
+    unbuilt.write(MODELS, f"{models}\n{listener}")
+    first, again = run(), run()
+    unbuilt.write(MODELS, f"{models}\n{listener}    connection.exec_driver_sql('SELECT 2')\n")
+
+    other = run()
+
+    assert [first.state, again.state, other.state] == ["built", "cached", "built"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from guarantees.project import Project
+from guarantees.project import CONFTEST, Project
 from guarantees.report import counts
 from guarantees.servers import Database
 
@@ -163,6 +163,30 @@ def test_it(headers): pass
 
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*ScopeMismatch*", "*Leave out its scope=*"])
+
+
+def test_a_wider_transaction_of_a_test_is_refused(project: Project) -> None:
+    source = project.read(CONFTEST)
+    for name in "db_transaction", "override_get_db":
+        fixture = f"@pytest_asyncio.fixture\nasync def {name}"
+        source = source.replace(fixture, fixture.replace("fixture", 'fixture(scope="module")', 1))
+    project.write(CONFTEST, source)
+    project.write(
+        "tests/test_it.py",
+        HEADER
+        + """
+async def test_1(db): pass
+
+@pytest.mark.fresh_database
+async def test_2(db): pass
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(errors=2)
+    said = "It comes from the module fixture 'db_transaction' in tests.conftest, which lives longer"
+    assert said in str(result.stdout)
 
 
 @pytest.mark.parametrize("option", ["--fixtures", "--fixtures-per-test", "--collect-only"])

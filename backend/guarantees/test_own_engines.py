@@ -132,6 +132,37 @@ def test_a_time_limit_of_its_transactions_means_real_commits(project: Project) -
     assert causes(result, "real commits for all") == {cause: 1}
 
 
+def test_two_engines_with_other_settings_mean_real_commits(project: Project) -> None:
+    address = '"postgresql+asyncpg://nobody@127.0.0.1:1/production"'
+    project.app_engine(
+        f"""
+berlin = create_async_engine({address}, connect_args={{"server_settings": {{
+    "timezone": "Europe/Berlin"}}}})
+InBerlin = async_sessionmaker(berlin)
+""",
+        "connect_args={'server_settings': {'timezone': 'Asia/Tokyo'}}",
+    )
+    project.replace("tests/conftest.py", "from app.db import", "from app.db import InBerlin,")
+    project.replace("tests/conftest.py", "[SessionLocal]", "[SessionLocal, InBerlin]")
+    write_tests(
+        project,
+        """
+from app.db import InBerlin, SessionLocal
+
+async def test_it(override_get_db):
+    for factory, zone in (SessionLocal, "Asia/Tokyo"), (InBerlin, "Europe/Berlin"):
+        async with factory() as session:
+            assert await session.scalar(sa.text("SHOW timezone")) == zone
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=1)
+    (cause,) = causes(result, "real commits for all")
+    assert cause.startswith("the application's connections have TimeZone ")
+
+
 def test_its_pool_has_its_limits(project: Project) -> None:
     project.app_engine("", "pool_size=1, max_overflow=1, pool_timeout=0.2")
     write_tests(

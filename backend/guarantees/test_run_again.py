@@ -137,6 +137,42 @@ def test_entries_of_real_commits_are_found_from_each_folder(
     assert counts(result)[0] == (1 if "::" in entry else 3)
 
 
+IDS = ["http://example.com", "/api/./x", "Müller", 'say "hi"', "it's", "a::b", "new\nline"]
+
+
+def test_what_the_report_prints_can_be_pasted_whatever_the_name(project: Project) -> None:
+    write(
+        project,
+        f"""
+@pytest.mark.parametrize("value", {IDS!r}, ids={IDS!r})
+async def test_it(db, value):
+    note("it")
+    await end(db)
+""",
+    )
+    first = project.run()
+    noted(project)
+    project.isolate(lines_to_paste(first))
+
+    result = project.run()
+
+    result.assert_outcomes(passed=len(IDS))
+    assert len(noted(project)) == len(IDS)
+    assert ran_again(result) == {}
+
+
+def test_entries_are_found_through_a_link_to_the_project(project: Project) -> None:
+    write(project, THREE)
+    project.isolate("real_commits=['tests/test_it.py::test_2']")
+    link = project.path.with_name("link")
+    link.symlink_to(project.path)
+
+    result = project.run("--rootdir", str(link), str(link / "tests"), folder=link)
+
+    result.assert_outcomes(passed=3)
+    assert ran_again(result) == {}
+
+
 def test_an_entry_that_begins_like_another_test_is_not_that_one(project: Project) -> None:
     write(project, THREE.replace("test_2", "test_22"))
     project.write("tests/test_i.py", "")

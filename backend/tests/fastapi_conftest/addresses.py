@@ -31,11 +31,19 @@ class Address(NamedTuple):
 
 def address_of(to: Mapping[str, Any]) -> Address:
     """Return where a driver would connect with these arguments, after its defaults."""
-    user = to.get("user") or os.environ.get("PGUSER") or getpass.getuser()
+    user = to.get("user") or os.environ.get("PGUSER") or user_of_the_system()
     database = to.get("database") or to.get("dbname") or os.environ.get("PGDATABASE") or user
     host = to.get("host") or os.environ.get("PGHOST", "")
     port = to.get("port") or os.environ.get("PGPORT", "5432")
     return Address(joined(host), joined(port), str(database))
+
+
+def user_of_the_system() -> str:
+    """Return the name of the user, who may have none in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""
 
 
 def joined(value: Any) -> str:

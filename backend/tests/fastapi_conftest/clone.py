@@ -165,7 +165,8 @@ async def run_seed(seed: Seed) -> None:
     factories = (it for it in project().sessions if issubclass(it.class_, AsyncSession) is is_async)
     if not (factory := next(factories, None)):
         problem = f"{seed!r} is {kind}, and no factory in sessions=[...] makes {kind} sessions"
-        raise set_up_error(problem, f"add one, {project().place}")
+        fix = f"write it for the other kind of session, or add a factory, {project().place}"
+        raise set_up_error(problem, fix)
     try:
         if is_async:
             async with factory() as session:
@@ -174,7 +175,7 @@ async def run_seed(seed: Seed) -> None:
                     await session.commit()
         else:
             with factory() as session:
-                seed(session)
+                refuse_awaitable(seed(session))
                 if session.in_transaction():
                     session.commit()
     except Exception as error:
@@ -182,3 +183,9 @@ async def run_seed(seed: Seed) -> None:
         raise set_up_error(
             problem, f"correct what seed_once is given in {project().conftest}"
         ) from error
+
+
+def refuse_awaitable(result: object) -> None:
+    """Refuse what an asynchronous function in a lambda has returned: it has written nothing."""
+    if inspect.isawaitable(result):
+        raise TypeError("it returns what must be awaited: write it as `async def`")

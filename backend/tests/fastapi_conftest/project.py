@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from .record import set_up_error
 
-VERSION = "0.3.0"
+VERSION = "0.3.1"
 PREFIX = "fastapi_conftest"  # of all that is created on a server or on a disk
 
 
@@ -87,21 +87,23 @@ class Project:
         """
         if self.is_synchronous or self.real_commits is True:
             return True
-        name = f"{path.as_posix()}{nodeid[len(nodeid.partition('::')[0]) :]}"
-        return any(
-            name.startswith(full) and name[len(full) :][:1] in ("", "/", ":", "[")
-            for entry in self.real_commits or ()
-            for full in places(str(entry), self.conftest.parent)
-        )
+        test = nodeid.partition("::")[2]
+        for entry in self.real_commits or ():
+            file, _, named = str(entry).partition("::")
+            is_named = test.startswith(named) and test[len(named) :][:1] in ("", ":", "[")
+            is_here = any(map(path.resolve().is_relative_to, places(file, self.conftest.parent)))
+            if is_here and (is_named or not named):
+                return True
+        return False
 
 
 isolate = Project  # for the conftest
 
 
-def places(entry: str, folder: Path) -> Iterator[str]:
+def places(entry: str, folder: Path) -> Iterator[Path]:
     """Yield where an entry may lead: from the folder of the conftest and from each above it."""
     for parent in (folder, *folder.parents):
-        yield (parent / entry).as_posix()
+        yield parent / entry
 
 
 _told: list[Project] = []
@@ -161,7 +163,7 @@ def wrong_arguments(told: Project) -> Iterator[tuple[str, str]]:
     for name in ("schema_files", "engines", "real_commits", "allowed"):
         if isinstance(it := getattr(told, name), str | Path):
             yield f"{name} is {it!r}, not a list", f"{name}=[{it!r}]"
-    yield from wrongly_allowed(told)
+    yield from wrong_engines(told)
     yield from missing_files(told)
 
 
@@ -171,14 +173,24 @@ def wrong_factory(factory: Any) -> Iterator[tuple[str, str]]:
         yield f"{factory!r} is no factory of sessions", "list a sessionmaker"
     elif not issubclass(factory.class_, AsyncSession) and not factory.kw.get("bind"):
         yield f"{factory!r} is synchronous and has no engine", "sessionmaker(bind=engine)"
+    elif (bind := factory.kw.get("bind")) and bind.dialect.name != "postgresql":
+        fix = (
+            "set what the application finds its database by, such as DATABASE_URL, above its import"
+        )
+        yield f"{factory!r} is bound to {bind.dialect.name}, not to postgresql", fix
 
 
-def wrongly_allowed(told: Project) -> Iterator[tuple[str, str]]:
-    """Yield what would let the application connect to its own database."""
+def wrong_engines(told: Project) -> Iterator[tuple[str, str]]:
+    """Yield what is no engine, and what would let the application connect to its own database."""
+    for each in told.engines:
+        if not isinstance(each, sa.Engine | AsyncEngine):
+            yield f"engines has {each!r}, which is no engine", "list engines"
     engines = [*told.engines, *(factory.kw.get("bind") for factory in told.sessions)]
     for each in told.allowed:
         if each == "postgresql" or any(each is engine for engine in engines):
             yield f"allowed has {each!r}, by which the application connects", "remove it"
+        elif not (isinstance(each, sa.Engine | AsyncEngine) or str(each).isidentifier()):
+            yield f"allowed has {each!r}", 'list engines, or names of dialects such as "sqlite"'
 
 
 def missing_files(told: Project) -> Iterator[tuple[str, str]]:
@@ -191,5 +203,5 @@ def missing_files(told: Project) -> Iterator[tuple[str, str]]:
         return
     for entry in told.real_commits:
         named = str(entry).partition("::")[0]
-        if not any(Path(place).exists() for place in places(named, told.conftest.parent)):
+        if not any(place.exists() for place in places(named, told.conftest.parent)):
             yield f"real_commits has {str(entry)!r}, and there is no such file", "remove the line"

@@ -9,6 +9,7 @@ from asyncio import CancelledError
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from json import dumps
 from typing import Any
 
 import pytest
@@ -180,5 +181,9 @@ def to_paste(again: dict[str, str], ran: int) -> Iterator[str]:
     yield "    real_commits=["
     for reason in reasons:
         yield f"        # {reason}"
-        yield from (f'        "{test}",' for test, text in again.items() if text == reason)
+        yield from (
+            f"        {dumps(test, ensure_ascii=False)},"
+            for test, text in again.items()
+            if text == reason
+        )
     yield "    ],"

@@ -20,7 +20,7 @@ A_POOLER = "a pooler in transaction mode, such as pgbouncer, stands before it"
 
 def place(url: sa.URL) -> object:
     """Return the host of a server, or the folder of its socket."""
-    return url.host or url.query.get("host")
+    return url.host or url.query.get("host") or "the default host"
 
 
 def server_url() -> tuple[sa.URL, str | None]:

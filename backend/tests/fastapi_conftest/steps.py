@@ -12,9 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from .administrator import Administrator
 from .application import Connections, connections
 from .clone import Clone, Seed
+from .guard import ask
 from .project import check_hooks, project
 from .real_commits import RealCommits
-from .record import BY_FLAW, SetUpError, running, set_up_error
+from .record import BY_FLAW, SetUpError, refuse, running, set_up_error, wide_fixtures
 from .rollback import Rollback
 from .sessions import no_task_outlives_this, redirected
 from .template import Template, prepare
@@ -142,12 +143,12 @@ async def seed_once(engine: AsyncEngine, seed: Seed) -> None:
 class Transaction:
     """What one test does in its database, and the connection that it may use itself."""
 
-    worker: Worker
+    clone: Clone
     connection: Any
 
     async def roll_back(self) -> None:
         """Undo all that the test has done, committed or not."""
-        await self.worker.clone.end_test(self.connection)
+        await self.clone.end_test(self.connection)
 
     delete = roll_back  # what was committed for good
 
@@ -160,8 +161,11 @@ async def begin_with_savepoint(engine: Any) -> Transaction:
 
     engine: the one of `clone_for_this_worker`.
     """
+    if wide_fixtures:
+        refuse("the transaction of a test, in a fixture that lives longer.", ask())
     worker = worker_of(engine)
-    return Transaction(worker, await worker.start_test())
+    connection = await worker.start_test()
+    return Transaction(worker.clone, connection)
 
 
 async def begin_with_real_commits(engine: Any) -> Transaction:
