@@ -57,10 +57,9 @@ SEEN = {
     await b.rollback()
 """,
     "`lastval()`, `currval()`": """
-    await scalar(a, "SELECT nextval('users_id_seq')")
-    await a.commit()
-    with does_not_raise() if rolled_back else pytest.raises(sa.exc.DBAPIError, match="lastval"):
-        await scalar(b, "SELECT lastval()")
+    await scalar(a, "SELECT nextval('roles_id_seq')")
+    with does_not_raise() if rolled_back else pytest.raises(sa.exc.DBAPIError, match="currval"):
+        await scalar(b, "SELECT currval('roles_id_seq')")
     await b.rollback()
 """,
     "`pg_advisory_xact_lock`": """

@@ -282,8 +282,11 @@ def test_what_the_application_has_pooled_is_not_used_while_tests_are_collected(
 
 
 def test_a_user_without_a_name_has_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    def getuser() -> str:
+        raise KeyError("getpwuid(): uid not found")
+
     monkeypatch.delenv("PGUSER", raising=False)
-    monkeypatch.setattr("getpass.getuser", lambda: {}["uid not found"])
+    monkeypatch.setattr("getpass.getuser", getuser)
 
     found = address_of({"host": "a", "port": 2, "database": "b"})
 

@@ -66,8 +66,8 @@ PREPARE = f"""
     SELECT pg_stat_force_next_flush()
 """
 BEGIN = f"""
-    BEGIN READ WRITE; INSERT INTO pg_temp.{PREFIX} DEFAULT VALUES;
-    SELECT pg_temp.{PREFIX}_restart(); {SAVEPOINT}
+    BEGIN READ WRITE; INSERT INTO pg_temp.{PREFIX} SELECT FROM pg_temp.{PREFIX}_restart();
+    {SAVEPOINT}
 """
 VERIFY = f"SELECT pg_temp.{PREFIX}_verify(); "
 CHECK = f"SELECT pg_temp.{PREFIX}_check()"  # its errors are those of a COMMIT

@@ -113,7 +113,7 @@ class Rollback(Clone):
         for _ in left:
             running().note(LEFT, NEVER_GIVEN_BACK)
         verify = VERIFY if test.by_text else ""
-        script = f"{UNDO}; {verify}ROLLBACK; SELECT pg_advisory_unlock_all()"
+        script = f"{UNDO}; {verify}SELECT pg_advisory_unlock_all(); ROLLBACK"
         try:
             await test.shared.driver_connection.execute(script)
         except Exception as error:
