@@ -171,12 +171,13 @@ def test_a_driver_that_the_guard_does_not_know_ends_the_run_with_one_message(
 ) -> None:
     for path, source in DRIVERS.items():
         project.write(path, source.replace("make_dsn", "make_it"))
+    project.replace(CONFTEST, "import pytest\n", "import psycopg2\nimport pytest\n")
     project.write("tests/test_it.py", "def test_it(): pass")
 
     result = project.run_in_new_process()
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    said = "This version of psycopg2 has no psycopg2.extensions.make_dsn"
+    said = "This version of psycopg2.extensions has no make_dsn"
     assert said in str(result.stderr)
     assert "To fix it: copy a newer fastapi_conftest" in str(result.stderr)
     assert "Traceback" not in str(result.stderr)

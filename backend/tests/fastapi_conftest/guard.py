@@ -13,10 +13,13 @@ own `do_connect`, which gets a token for a cloud, does not get to answer.
 
 import functools
 import gc
-import pkgutil
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
 from typing import Any
 from unittest import mock
 from weakref import WeakSet
@@ -31,11 +34,11 @@ from .project import project
 from .record import failure, refuse, set_up_error, wide_fixtures
 
 # Where every connection of a driver passes, also by a function that was imported by name.
-DRIVERS_CONNECT = (
-    "asyncpg.connect_utils._connect",
-    "psycopg.generators.connect",
-    "psycopg2.extensions.make_dsn",
-)
+DRIVERS_CONNECT = {
+    "asyncpg.connect_utils": "_connect",
+    "psycopg.generators": "connect",
+    "psycopg2.extensions": "make_dsn",
+}
 OTHERS = "It is not a database of this run."
 _trusted = WeakSet[sa.Dialect]()  # of the engines that may connect
 open_databases = set[str]()  # their names; everybody may connect
@@ -71,22 +74,45 @@ def guard(connections: Any) -> Iterator[None]:
         listening(Pool, checkout=connections.check_out, checkin=connections.check_in),
         ExitStack() as stack,
     ):
-        for path in DRIVERS_CONNECT:
-            with suppress(ImportError):  # of a driver that is not installed
-                stack.enter_context(mock.patch(path, guarded(found(path))))
+        for name in DRIVERS_CONNECT.keys() & sys.modules.keys():
+            stand_before(sys.modules[name], stack)
+        importer = GuardedImport(stack)
+        sys.meta_path.insert(0, importer)
+        stack.callback(sys.meta_path.remove, importer)
         yield
 
 
-def found(path: str) -> Callable[..., Any]:
-    """Return a driver's function."""
-    try:
-        function: Callable[..., Any] = pkgutil.resolve_name(path)
-    except AttributeError:
-        driver = path.partition(".")[0]
-        problem = f"This version of {driver} has no {path}, so the guard cannot stand before it"
-        fix = f"copy a newer fastapi_conftest, or pip install an older {driver}"
-        raise set_up_error(problem, fix) from None
-    return function
+def stand_before(driver: ModuleType, stack: ExitStack) -> None:
+    """Let nobody connect by this module of a driver but an engine that may."""
+    name, function = driver.__name__, DRIVERS_CONNECT[driver.__name__]
+    if not hasattr(driver, function):
+        problem = f"This version of {name} has no {function}, so the guard cannot stand before it"
+        fix = f"copy a newer fastapi_conftest, or pip install an older {name.partition('.')[0]}"
+        raise set_up_error(problem, fix)
+    connect = guarded(getattr(driver, function))
+    stack.enter_context(mock.patch.object(driver, function, connect))
+
+
+class GuardedImport(MetaPathFinder):
+    """Has the guard stand before a driver once it is imported: few runs need all of them."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        """Guard until the stack is closed."""
+        self.stack = stack
+
+    def find_spec(self, name: str, path: Any, _target: object = None) -> ModuleSpec | None:
+        """Find a driver as Python does, and guard it when it has been executed."""
+        spec = PathFinder.find_spec(name, path) if name in DRIVERS_CONNECT else None
+        if spec and spec.loader:
+            loader: Any = spec.loader
+            execute = loader.exec_module
+
+            def execute_and_guard(module: ModuleType) -> None:
+                execute(module)
+                stand_before(module, self.stack)
+
+            loader.exec_module = execute_and_guard
+        return spec
 
 
 def connect_as_allowed(
