@@ -479,3 +479,35 @@ async def test_it(engine, path):
     result = project.run()
 
     result.assert_outcomes(passed=4)
+
+
+def test_what_a_test_does_to_the_drivers_own_connection_ends_with_it(project: Project) -> None:
+    project.write(
+        "tests/test_it.py",
+        """
+import pytest
+import sqlalchemy as sa
+
+pytestmark = pytest.mark.fresh_database
+
+async def number(connection):
+    return await connection.scalar(sa.text("SELECT 5::int8"))
+
+async def test_1_has_it_decode_numbers_otherwise(engine, override_get_db):
+    async with engine.connect() as connection:
+        driver = (await connection.get_raw_connection()).driver_connection
+        codec = {"encoder": str, "decoder": lambda _: -1, "schema": "pg_catalog"}
+        await driver.set_type_codec("int8", **codec)
+        assert await number(connection) == -1
+
+async def test_2_has_numbers_as_ever(engine, override_get_db):
+    async with engine.connect() as connection:
+        assert await number(connection) == 5
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+    ended = causes(result, "connection ended after the test")
+    assert ended == {"its driver's own connection was handed out": 1}
