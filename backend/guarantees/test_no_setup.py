@@ -97,7 +97,7 @@ def test_the_data_is_in_memory_where_there_is_room(project: Project, folder: Pat
 
 def test_the_extensions_that_the_docs_name_can_be_created(project: Project, folder: Path) -> None:
     limits = (ROOT / "docs" / "limits.md").read_text(encoding="utf-8")
-    there = limits.partition("- **Extensions**")[2].partition(", but not")[0]
+    there = limits.partition("- **Embedded extensions**")[2].partition(", but not")[0]
     created = re.findall(r"`(\w+)`", there)
     assert {"citext", "pg_trgm", "hstore", "ltree", "btree_gist", "unaccent"} < {*created}
     project.write(
