@@ -1,4 +1,4 @@
-"""Say where the time of a test run goes, and what to do about the dearest of it.
+"""Say where the time of a test run goes, and what to do about the largest parts.
 
 Alone, it profiles this repository's suite. With PROJECT, the folder in which you type pytest, it
 profiles your own pytest, and leaves nothing there. What follows `--` goes to pytest. Calls are
@@ -51,7 +51,7 @@ class Cost(NamedTuple):
 
 
 def costs(profile: dict[str, Any]) -> list[Cost]:
-    """Return the costs of a recorded profile, the dearest first."""
+    """Return the costs of a recorded profile, the largest first."""
     total = sum(cost["seconds"] for cost in profile["costs"].values())
     found = [
         Cost(name, cost["calls"], cost["seconds"], cost["seconds"] / total)
