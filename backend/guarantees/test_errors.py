@@ -150,6 +150,26 @@ WRONG_ARGUMENTS = {
         "Base.metadata, engines=['postgresql://host/name']",
         "engines has 'postgresql://host/name', which is no engine",
     ),
+    "an engine for a list": (
+        "Base.metadata",
+        "Base.metadata, engines=SessionLocal.kw['bind']",
+        "not a list",
+    ),
+    "an engine of another database": (
+        "Base.metadata",
+        "Base.metadata, engines=[create_engine('sqlite://')]",
+        "engines has one of sqlite",
+    ),
+    "a generator of files": (
+        "Base.metadata",
+        "Base.metadata, schema_files=Path('tests').rglob('*.py')",
+        "not a list",
+    ),
+    "a copy of the application's own engine among what is allowed": (
+        "Base.metadata",
+        "Base.metadata, allowed=[SessionLocal.kw['bind'].execution_options(a=1)]",
+        "by which the application connects",
+    ),
     "a factory among what is allowed": (
         "Base.metadata",
         "Base.metadata, allowed=[sessionmaker()]",

@@ -335,6 +335,10 @@ def test_a_listener_may_ask_the_server(
     models = unbuilt.read(MODELS)
     listener = (
         "import sqlalchemy as sa\n\n"
+        "User.__table__.append_column(sa.Column('mood', sa.Enum('sad', 'glad', name='mood')))\n"
+        "comment = sa.DDL(\"COMMENT ON TABLE %(table)s IS 'x'\")\n"
+        "sa.event.listen(User.__table__, 'after_create', comment)\n"
+        "sa.event.listen(sa.Table, 'before_create', lambda *_, **__: ask(*_, **__))\n"
         "@sa.event.listens_for(Base.metadata, 'before_create')\n"
         f"def ask(target, connection, **_):\n    {call}\n"
     )

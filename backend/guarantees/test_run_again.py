@@ -1,8 +1,11 @@
 """Promise 12: a test that rollback cannot serve runs again with real commits, and is named."""
 
+import re
+from ast import literal_eval
 from xml.etree import ElementTree as ET
 
 import pytest
+from fastapi_conftest.report import to_paste
 
 from guarantees.project import Project
 from guarantees.report import ENDS, UNCOMMITTED, causes, counts, lines_to_paste, ran_again
@@ -159,6 +162,13 @@ async def test_it(db, value):
     result.assert_outcomes(passed=len(IDS))
     assert len(noted(project)) == len(IDS)
     assert ran_again(result) == {}
+
+
+def test_a_reason_of_several_lines_is_one_comment() -> None:
+    printed = "\n".join(to_paste({"tests/test_it.py::test_2": "SELECT 1\nFROM users"}, 1))
+
+    (argument,) = re.findall(r"real_commits=(\[.*\])", printed, re.DOTALL)
+    assert literal_eval(argument) == ["tests/test_it.py::test_2"]
 
 
 def test_entries_are_found_through_a_link_to_the_project(project: Project) -> None:

@@ -87,12 +87,12 @@ class Project:
         """
         if self.is_synchronous or self.real_commits is True:
             return True
-        test = nodeid.partition("::")[2]
+        path, test = path.resolve(), nodeid.partition("::")[2]
         for entry in self.real_commits or ():
             file, _, named = str(entry).partition("::")
             is_named = test.startswith(named) and test[len(named) :][:1] in ("", ":", "[")
-            is_here = any(map(path.resolve().is_relative_to, places(file, self.conftest.parent)))
-            if is_here and (is_named or not named):
+            may_be = is_named or not named
+            if may_be and any(map(path.is_relative_to, places(file, self.conftest.parent))):
                 return True
         return False
 
@@ -161,8 +161,9 @@ def wrong_arguments(told: Project) -> Iterator[tuple[str, str]]:
         if (it := getattr(told, name)) is not None and not callable(it):
             yield f"{name} is {it!r}, not a function", f"{name}=the_function, without calling it"
     for name in ("schema_files", "engines", "real_commits", "allowed"):
-        if isinstance(it := getattr(told, name), str | Path):
-            yield f"{name} is {it!r}, not a list", f"{name}=[{it!r}]"
+        is_switch = name == "real_commits" and isinstance(told.real_commits, bool)
+        if not (isinstance(it := getattr(told, name), list | tuple) or is_switch):
+            yield f"{name} is {it!r}, not a list", f"{name}=[...]"
     yield from wrong_engines(told)
     yield from missing_files(told)
 
@@ -171,13 +172,13 @@ def wrong_factory(factory: Any) -> Iterator[tuple[str, str]]:
     """Yield what is wrong with a session factory, with what to write."""
     if not issubclass(getattr(factory, "class_", object), AsyncSession | Session):
         yield f"{factory!r} is no factory of sessions", "list a sessionmaker"
-    elif not issubclass(factory.class_, AsyncSession) and not factory.kw.get("bind"):
+        return
+    if not issubclass(factory.class_, AsyncSession) and not factory.kw.get("bind"):
         yield f"{factory!r} is synchronous and has no engine", "sessionmaker(bind=engine)"
-    elif (bind := factory.kw.get("bind")) and bind.dialect.name != "postgresql":
-        fix = (
-            "set what the application finds its database by, such as DATABASE_URL, above its import"
-        )
-        yield f"{factory!r} is bound to {bind.dialect.name}, not to postgresql", fix
+    for bind in (factory.kw.get("bind"), *(factory.kw.get("binds") or {}).values()):
+        if bind is not None and bind.dialect.name != "postgresql":
+            fix = "set what the application finds its database by, such as DATABASE_URL"
+            yield f"{factory!r} is bound to {bind.dialect.name}, not to postgresql", fix
 
 
 def wrong_engines(told: Project) -> Iterator[tuple[str, str]]:
@@ -185,9 +186,12 @@ def wrong_engines(told: Project) -> Iterator[tuple[str, str]]:
     for each in told.engines:
         if not isinstance(each, sa.Engine | AsyncEngine):
             yield f"engines has {each!r}, which is no engine", "list engines"
+        elif each.dialect.name != "postgresql":
+            yield f"engines has one of {each.dialect.name}", "list it in allowed=[...]"
     engines = [*told.engines, *(factory.kw.get("bind") for factory in told.sessions)]
     for each in told.allowed:
-        if each == "postgresql" or any(each is engine for engine in engines):
+        dialect = getattr(each, "dialect", each)
+        if dialect in ("postgresql", *(engine.dialect for engine in engines if engine)):
             yield f"allowed has {each!r}, by which the application connects", "remove it"
         elif not (isinstance(each, sa.Engine | AsyncEngine) or str(each).isidentifier()):
             yield f"allowed has {each!r}", 'list engines, or names of dialects such as "sqlite"'

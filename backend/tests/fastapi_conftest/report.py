@@ -180,7 +180,7 @@ def to_paste(again: dict[str, str], ran: int) -> Iterator[str]:
     yield f"{len(again)} tests ran again. With these lines in isolate(...) they run once:"
     yield "    real_commits=["
     for reason in reasons:
-        yield f"        # {reason}"
+        yield f"        # {' '.join(reason.split())}"
         yield from (
             f"        {dumps(test, ensure_ascii=False)},"
             for test, text in again.items()

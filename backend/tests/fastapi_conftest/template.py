@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import sqlalchemy as sa
+from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 
 from .administrator import LIMIT, LOCK, Administrator
 from .drivers import sqlstate
@@ -98,8 +99,8 @@ def source_of(create_schema: Any) -> str:
     try:
         return inspect.getsource(inspect.unwrap(create_schema))
     except (OSError, TypeError):
-        problem = f"create_schema is {create_schema!r}, whose source cannot be read"
-        raise set_up_error(problem, f"pass a function, {project().place}") from None
+        problem = f"The schema is made by {create_schema!r}, whose source cannot be read"
+        raise set_up_error(problem, "write it as a function, in a file") from None
 
 
 def ddl_of(metadata: sa.MetaData) -> list[str]:
@@ -122,19 +123,25 @@ def ddl_of(metadata: sa.MetaData) -> list[str]:
         metadata.create_all(none)
     except Exception:  # noqa: BLE001 - a listener asks the server, which is not there
         statements = [*listeners_of(metadata)]
-        without_listeners = sa.MetaData()
         for table in metadata.tables.values():
-            table.to_metadata(without_listeners)
-        without_listeners.create_all(none)
+            for element in (CreateTable(table), *map(CreateIndex, table.indexes)):
+                collect(element)
+            statements += [repr(column.type) for column in table.columns]  # enums, for instance
     return statements
 
 
 def listeners_of(metadata: sa.MetaData) -> Iterator[str]:
-    """Yield the source of what listens to the making of tables."""
+    """Yield the source of what listens to the making of tables, but for SQLAlchemy's own."""
     for target in (metadata, *metadata.tables.values()):
         for event in ("before_create", "after_create"):
             for listener in getattr(target.dispatch, event):
-                yield inspect.getsource(listener) if inspect.isroutine(listener) else str(listener)
+                it: Any = getattr(listener, "func", listener)
+                if isinstance(it, sa.DDL):
+                    yield f"{it.statement} {it.context}"
+                elif isinstance(it, ExecutableDDLElement):
+                    yield str(it)
+                elif not str(it.__module__).startswith("sqlalchemy"):
+                    yield source_of(it)
 
 
 async def find_template(admin: Administrator, wanted: str) -> str | None:
