@@ -234,6 +234,26 @@ AsyncSessionLocal = async_sessionmaker(async_engine)
 """
 
 
+def test_a_rollback_does_not_bring_back_what_an_earlier_test_has_set(synchronous: Project) -> None:
+    write(
+        synchronous,
+        """
+def test_1_sets_it(db):
+    db.execute(text("SET work_mem = '2MB'"))
+    db.commit()
+
+def test_2_rolls_back(db):
+    db.execute(text("SELECT 1"))
+    db.rollback()
+    assert db.scalar(text("SHOW work_mem")) == "4MB"
+""",
+    )
+
+    result = synchronous.run()
+
+    result.assert_outcomes(passed=2)
+
+
 def test_an_application_of_both_kinds(synchronous: Project) -> None:
     synchronous.write("app/db.py", synchronous.read("app/db.py") + BOTH)
     synchronous.replace(
