@@ -1,76 +1,12 @@
 """Promise 12: a test that rollback cannot serve runs again with real commits, and is named."""
 
-import re
-from ast import literal_eval
 from xml.etree import ElementTree as ET
 
 import pytest
-from fastapi_conftest.report import to_paste
 
+from guarantees.noting import ONCE, THREE, TWICE, noted, write
 from guarantees.project import Project
-from guarantees.report import ENDS, UNCOMMITTED, causes, counts, lines_to_paste, ran_again
-
-IMPORTS = """
-import asyncio
-from pathlib import Path
-
-import pytest
-import sqlalchemy as sa
-
-from app.db import engine as apps_engine
-from app.models import User
-
-def note(text):  # for the look from outside, whatever the run prints
-    with Path("noted.txt").open("a") as file:
-        file.write(text + chr(10))
-
-async def end(db):
-    await db.execute(sa.text("COMMIT"))
-"""
-THREE = """
-async def test_1(db): note("1")
-
-async def test_2(db):
-    note("2")
-    await end(db)
-
-async def test_3(db): note("3")
-"""
-RERUNS = """  # in place of pytest-rerunfailures
-from _pytest.runner import runtestprotocol
-
-def pytest_addoption(parser):
-    parser.addoption("--reruns", type=int)
-    parser.addoption("--force-reruns", type=int)
-    parser.addini("reruns", "how often")
-
-def pytest_configure(config):
-    config.addinivalue_line("markers", "flaky(reruns): runs again")
-
-def pytest_runtest_protocol(item, nextitem):
-    for _ in range(2):
-        reports = runtestprotocol(item, nextitem=nextitem, log=False)
-        if not any(report.failed for report in reports):
-            break
-        print("RERUN", item.name)
-    for report in reports:
-        item.ihook.pytest_runtest_logreport(report=report)
-    return True
-"""
-TWICE, ONCE = ["1", "2", "2", "3"], ["1", "2", "3"]
-
-
-def write(project: Project, source: str) -> None:
-    """Write the project's tests, behind the lines above."""
-    project.write("tests/test_it.py", IMPORTS + source)
-
-
-def noted(project: Project) -> list[str]:
-    """Return what the inner tests have noted since the last look."""
-    path = project.path / "noted.txt"
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-    path.unlink(missing_ok=True)
-    return lines
+from guarantees.report import ENDS, UNCOMMITTED, causes, counts, ran_again
 
 
 @pytest.mark.parametrize("arguments", [[], ["-n", "2"]], ids=["serial", "parallel"])
@@ -102,119 +38,6 @@ def test_the_first_run_makes_no_traceback_which_takes_longer_than_the_test(
 
     assert "test_it.py:" not in str(again.stdout).partition("tests ran again")[0]
     assert "test_it.py:" in str(final.stdout).partition("= FAILURES =")[0]
-
-
-def test_the_lines_of_the_report_have_it_start_with_real_commits(project: Project) -> None:
-    write(project, THREE)
-    first = project.run()
-    noted(project)
-    project.isolate(lines_to_paste(first))
-
-    result = project.run()
-
-    result.assert_outcomes(passed=3)
-    assert noted(project) == ONCE
-    assert (counts(result)[0], ran_again(result)) == (1, {})
-
-
-ENTRIES = {
-    "a test": "tests/test_it.py::test_2",
-    "a file": "tests/test_it.py",
-    "a folder": "tests",
-    "from the folder of the conftest": "test_it.py::test_2",
-}
-
-
-@pytest.mark.parametrize("entry", ENTRIES.values(), ids=list(ENTRIES))
-@pytest.mark.parametrize("folder", [".", "tests"])
-def test_entries_of_real_commits_are_found_from_each_folder(
-    project: Project, entry: str, folder: str
-) -> None:
-    write(project, THREE)
-    project.isolate(f"real_commits=[{entry!r}]")
-
-    result = project.run("--rootdir", folder)
-
-    result.assert_outcomes(passed=3)
-    assert noted(project) == ONCE
-    assert counts(result)[0] == (1 if "::" in entry else 3)
-
-
-IDS = ["http://example.com", "/api/./x", "Müller", 'say "hi"', "it's", "a::b", "new\nline"]
-
-
-def test_what_the_report_prints_can_be_pasted_whatever_the_name(project: Project) -> None:
-    write(
-        project,
-        f"""
-@pytest.mark.parametrize("value", {IDS!r}, ids={IDS!r})
-async def test_it(db, value):
-    note("it")
-    await end(db)
-""",
-    )
-    first = project.run()
-    noted(project)
-    project.isolate(lines_to_paste(first))
-
-    result = project.run()
-
-    result.assert_outcomes(passed=len(IDS))
-    assert len(noted(project)) == len(IDS)
-    assert ran_again(result) == {}
-
-
-def test_a_reason_of_several_lines_is_one_comment() -> None:
-    printed = "\n".join(to_paste({"tests/test_it.py::test_2": "SELECT 1\nFROM users"}, 1))
-
-    (argument,) = re.findall(r"real_commits=(\[.*\])", printed, re.DOTALL)
-    assert literal_eval(argument) == ["tests/test_it.py::test_2"]
-
-
-def test_entries_are_found_through_a_link_to_the_project(project: Project) -> None:
-    write(project, THREE)
-    project.isolate("real_commits=['tests/test_it.py::test_2']")
-    link = project.path.with_name("link")
-    link.symlink_to(project.path)
-
-    result = project.run("--rootdir", str(link), str(link / "tests"), folder=link)
-
-    result.assert_outcomes(passed=3)
-    assert ran_again(result) == {}
-
-
-def test_an_entry_that_begins_like_another_test_is_not_that_one(project: Project) -> None:
-    write(project, THREE.replace("test_2", "test_22"))
-    project.write("tests/test_i.py", "")
-    project.isolate("real_commits=['tests/test_it.py::test_2', 'tests/test_i.py']")
-
-    result = project.run()
-
-    assert ran_again(result) == {"test_22": ENDS}
-
-
-def test_a_test_that_fails_again_is_not_among_the_lines_to_paste(project: Project) -> None:
-    write(project, f"{THREE}\nasync def test_4(db):\n    await end(db)\n    assert False\n")
-
-    result = project.run()
-
-    result.assert_outcomes(passed=3, failed=1)
-    assert ran_again(result) == {"test_2": ENDS}
-
-
-def test_where_a_third_of_a_run_ran_again_the_whole_suite_is_advised(project: Project) -> None:
-    write(
-        project,
-        """
-@pytest.mark.parametrize("number", range(10))
-async def test_it(db, number): await end(db)
-""",
-    )
-
-    result = project.run()
-
-    result.assert_outcomes(passed=10)
-    result.stdout.fnmatch_lines(["10 of 10 tests ran again: isolate(..., real_commits=True)*"])
 
 
 def test_it_does_not_end_a_run_that_ends_at_the_first_failure(project: Project) -> None:
@@ -433,69 +256,6 @@ async def test_it(db):
     result.assert_outcomes(failed=1)
     assert noted(project) == ["it"]
     assert ran_again(result) == {}
-
-
-@pytest.mark.parametrize("how", ["--reruns=1", "--force-reruns=1", "the marker", "the setting"])
-def test_a_plugin_that_runs_failed_tests_again_finds_the_marker(project: Project, how: str) -> None:
-    project.write("rerunfailures.py", RERUNS)
-    marker = "pytestmark = pytest.mark.flaky\n" if how == "the marker" else ""
-    write(project, marker + THREE)
-    options = {"the marker": [], "the setting": ["-o", "reruns=1"]}.get(how, [how])
-
-    result = project.run("-p", "rerunfailures", "-s", *options)
-
-    result.assert_outcomes(passed=3)
-    assert noted(project) == TWICE
-    assert str(result.stdout).count("RERUN test_2") == 1
-    assert list(ran_again(result)) == ["test_2"]
-
-
-def test_the_marker_of_a_plugin_that_is_not_there_changes_nothing(project: Project) -> None:
-    write(project, f"pytestmark = pytest.mark.flaky\n{THREE}")
-
-    result = project.run("-s")
-
-    result.assert_outcomes(passed=3)
-    assert noted(project) == TWICE
-    assert list(ran_again(result)) == ["test_2"]
-
-
-def test_where_that_plugin_is_switched_off_it_runs_again_all_the_same(project: Project) -> None:
-    project.write("rerunfailures.py", RERUNS)
-    write(project, THREE)
-
-    result = project.run("-p", "rerunfailures", "-s", "-o", "reruns=1", "--reruns=0")
-
-    result.assert_outcomes(passed=3)
-    assert noted(project) == TWICE
-    assert "RERUN test_2" not in str(result.stdout)
-
-
-def test_with_that_plugin_too_refusals_can_be_final(project: Project) -> None:
-    project.write("rerunfailures.py", RERUNS)
-    write(project, THREE)
-
-    result = project.run("-p", "rerunfailures", "-s", "--reruns=1", "--refusals-fail")
-
-    result.assert_outcomes(passed=2, failed=1)
-
-
-def test_a_refusal_that_a_test_swallows_is_a_failure_to_that_plugin(project: Project) -> None:
-    write(
-        project,
-        """
-@pytest.mark.flaky
-async def test_it(db):
-    await asyncio.gather(end(db), return_exceptions=True)
-""",
-    )
-    project.write("rerunfailures.py", RERUNS)
-
-    result = project.run("-p", "rerunfailures", "-s")
-
-    result.assert_outcomes(passed=1)
-    assert "RERUN test_it" in str(result.stdout)
-    assert ran_again(result) == {"test_it": ENDS}
 
 
 @pytest.mark.skipif(pytest.version_tuple < (9,), reason="pytest 9 brings the fixture subtests")

@@ -94,12 +94,12 @@ def fingerprint() -> str:
     return digest.hexdigest()[:16]
 
 
-def source_of(create_schema: Any) -> str:
+def source_of(function: Any) -> str:
     """Return the source of a function, by whose change the schema is built anew."""
     try:
-        return inspect.getsource(inspect.unwrap(create_schema))
+        return inspect.getsource(inspect.unwrap(function))
     except (OSError, TypeError):
-        problem = f"The schema is made by {create_schema!r}, whose source cannot be read"
+        problem = f"The schema is made by {function!r}, whose source cannot be read"
         raise set_up_error(problem, "write it as a function, in a file") from None
 
 
