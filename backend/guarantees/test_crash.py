@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from guarantees.processes import QUICK, WAITING, kill, wait_for
 from guarantees.project import Project
-from guarantees.report import LOST
+from guarantees.report import LOST, causes, counts
 from guarantees.servers import Database, own_server, url_of
 
 
@@ -220,3 +220,31 @@ def test_a_server_with_too_few_connections_is_named_as_the_cause(
     assert outcomes["passed"] + outcomes["errors"] == 200
     assert str(result.stdout).count("To fix it: lower -n, or raise max_connections") >= 1
     assert Database(url_of(small_server).render_as_string()).leftovers() == []
+
+
+def test_a_clone_that_cannot_be_used_is_made_anew_and_the_cause_told(project: Project) -> None:
+    project.write(
+        "tests/test_1.py",
+        """
+import pytest_asyncio
+from fastapi_conftest.steps import worker_of
+
+END = "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity WHERE datname = "
+
+@pytest_asyncio.fixture(scope="module")
+async def sessions_end_with_the_module(engine):
+    yield
+    worker = worker_of(engine)
+    await worker.admin.run(f"{END}'{worker.rollback.name}'")
+
+async def test_1(sessions_end_with_the_module, db): pass
+""",
+    )
+    project.write("tests/test_2.py", QUICK)
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+    assert counts(result) == (0, 1, 0)
+    (cause,) = causes(result)
+    assert "connection" in cause

@@ -310,6 +310,16 @@ async def test_it(db):
     database.query("DROP ROLE made_by_a_test")
 
 
+def test_an_asynchronous_test_of_another_folder_runs_without_a_marker(project: Project) -> None:
+    project.write("pytest.ini", "[pytest]\nasyncio_mode = strict\n")
+    project.write("other/test_it.py", "async def test_it(): pass")
+    project.write("tests/test_it.py", "async def test_it(db): pass")
+
+    result = project.run("other", "tests")
+
+    result.assert_outcomes(passed=2)
+
+
 def test_the_last_test_runs_again_on_another_loop(project: Project) -> None:
     project.write(
         "tests/test_it.py",
