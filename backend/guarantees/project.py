@@ -74,12 +74,6 @@ class Project:
         self.replace(CONFTEST, "\nfc.isolate(", f"\n{before}\nfc.isolate(")
         self.replace(CONFTEST, "metadata=Base.metadata", f"metadata=Base.metadata, {arguments}")
 
-    def make_engine(self, body: str) -> None:
-        """Have engines made by a function of url and **options, with this body."""
-        imports = "from sqlalchemy.ext.asyncio import create_async_engine\nimport sqlalchemy as sa"
-        lines = "".join(f"\n    {line}" for line in body.splitlines())
-        self.isolate("make_engine=make", f"{imports}\n\ndef make(url, **options):{lines}\n")
-
     def use_driver(self, driver: str) -> None:
         """Have the application use another driver, and the tests, too."""
         self.replace("app/db.py", "postgresql+asyncpg", f"postgresql+{driver}")

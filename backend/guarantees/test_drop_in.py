@@ -3,7 +3,7 @@
 `make shapes` runs these in an environment of their own: SQLModel and fastapi-users need older
 versions of the packages that the reference application uses. Each folder of shapes/ is what a
 project has in place of the example's files; one without a tests/conftest.py has the reference
-conftest.
+conftest, or that of `plain` where it is laid out on top of it.
 """
 
 import shutil

@@ -289,10 +289,7 @@ async def test_2(db_transaction):
 
 
 def test_the_apps_pool_never_touches_the_connection_of_the_test(project: Project) -> None:
-    project.make_engine(
-        'own = {"pool_pre_ping": True, "pool_recycle": 0}\n'
-        "return create_async_engine(url, **own | options)"
-    )
+    project.app_engine("", "pool_pre_ping=True, pool_recycle=0")
     write_tests(
         project,
         """

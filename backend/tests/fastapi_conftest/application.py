@@ -14,13 +14,14 @@ back.
 import asyncio
 import threading
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 from weakref import WeakSet, ref
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from .addresses import Address, address_of, elsewhere
@@ -222,7 +223,7 @@ class Connections:
         """Close connections, also those that somebody has still: then pools get a place back."""
         for entry, opened in which:
             mine = opened.holder()
-            if mine and mine.is_valid:
+            if mine:
                 mine.invalidate()
             else:
                 entry.invalidate()
@@ -251,10 +252,24 @@ def engines_of_the_app() -> list[Any]:
         binds = [factory.kw.get("bind"), *(factory.kw.get("binds") or {}).values()]
         engines = [bind for bind in binds if isinstance(bind, sa.Engine | AsyncEngine)]
         if not engines:
-            engines = [project().make_engine(sa.make_url(f"{project().driver}:///{PREFIX}"))]
+            engines = [create_async_engine(f"{project().driver}:///{PREFIX}")]
             factory.configure(bind=engines[0])
         found += engines
     return list(dict.fromkeys([*found, *project().engines]))
+
+
+def on_another_pool(engine: Any, pool: Any, dialect: sa.Dialect) -> Any:
+    """Return an engine with the options and the event listeners of this one, and another pool.
+
+    They share their listeners: those that are added later, too.
+    """
+    other = copy(engine)
+    if hasattr(engine, "_proxied"):  # it was made by execution_options(), and has no pool itself
+        other._proxied = on_another_pool(engine._proxied, pool, dialect)  # noqa: SLF001 - as above
+    else:
+        other.pool = pool
+    other.dialect, other._has_events = dialect, True  # noqa: SLF001 - else later ones are not heard
+    return other
 
 
 @cache

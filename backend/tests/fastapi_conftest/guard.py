@@ -25,7 +25,7 @@ from unittest import mock
 from weakref import WeakSet
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
 
 from .addresses import address_of
@@ -218,7 +218,7 @@ def open_to_everybody(database: str) -> Iterator[None]:
 
 def open_engine(url: sa.URL, **options: Any) -> AsyncEngine:
     """Make an engine that may connect."""
-    engine = project().make_engine(url, **options)
+    engine = create_async_engine(url, **options)
     _trusted.add(engine.dialect)
     return engine
 

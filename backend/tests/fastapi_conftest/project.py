@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 from .record import set_up_error
 
-VERSION = "0.3.1"
+VERSION = "0.4.0"
 PREFIX = "fastapi_conftest"  # of all that is created on a server or on a disk
 
 
@@ -32,9 +32,6 @@ class Project:
         a synchronous connection to a new, empty database.
     schema_files: the files that create_schema reads: migrations, SQL. The schema is built anew
         when one of them changes, or the models, or create_schema itself.
-    make_engine: makes an asynchronous engine as the application does, where that takes more than
-        `create_async_engine(url)`. It is called as make_engine(url, **options), and its options
-        must give way to these.
     driver: of the tests' own server, such as "postgresql+psycopg"; by default the application's.
     engines: engines of the application that no factory in `sessions` has, and that connect
         elsewhere than those which one has.
@@ -49,7 +46,6 @@ class Project:
     metadata: sa.MetaData
     create_schema: Callable[[sa.Connection], object] | None = None
     schema_files: Sequence[Path] = ()
-    make_engine: Callable[..., AsyncEngine] = create_async_engine
     driver: str = ""
     engines: Sequence[Any] = ()
     real_commits: bool | Sequence[str | Path] = False
@@ -157,9 +153,9 @@ def wrong_arguments(told: Project) -> Iterator[tuple[str, str]]:
         yield from wrong_factory(factory)
     if not isinstance(told.metadata, sa.MetaData):
         yield f"metadata is {told.metadata!r}, not a MetaData", "metadata=Base.metadata"
-    for name in ("create_schema", "make_engine"):
-        if (it := getattr(told, name)) is not None and not callable(it):
-            yield f"{name} is {it!r}, not a function", f"{name}=the_function, without calling it"
+    if not (told.create_schema is None or callable(told.create_schema)):
+        problem = f"create_schema is {told.create_schema!r}, not a function"
+        yield problem, "create_schema=the_function, without calling it"
     for name in ("schema_files", "engines", "real_commits", "allowed"):
         is_switch = name == "real_commits" and isinstance(told.real_commits, bool)
         if not (isinstance(it := getattr(told, name), list | tuple) or is_switch):

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from .application import OUTSIDE, Opened
+from .application import OUTSIDE, Opened, on_another_pool
 from .clone import Clone
 from .drivers import ONE_CONNECTION, sqlstate
 from .guard import open_engine
@@ -56,8 +56,7 @@ AT_ONCE = 500  # tables in one query, each of which takes places in the server's
 class RealCommits(Clone):
     """Gives a test real connections with real commits, and deletes afterwards what it has left.
 
-    own: the engine of `db_transaction`: of the application's kind, but not one of its engines,
-        whose pool has limits.
+    own: the engine of `db_transaction`: like the application's first one, with a pool of its own.
     cleaner: the engine of the connection that cleans.
     """
 
@@ -67,9 +66,9 @@ class RealCommits(Clone):
         """Describe it."""
         super().__init__(*arguments)
         engine = self.connections.engines[0]
-        make: Any = create_async_engine if isinstance(engine, AsyncEngine) else sa.create_engine
-        self.own = make(engine.url)
-        self.connections.adopt(self.own.dialect)
+        first = getattr(engine, "sync_engine", engine)
+        own = on_another_pool(first, first.pool.recreate(), first.dialect)
+        self.own = AsyncEngine(own) if isinstance(engine, AsyncEngine) else own
         self.cleaner = open_engine(self.admin.own_url(self.name), **ONE_CONNECTION)
 
     async def survey(self, connection: Any) -> None:

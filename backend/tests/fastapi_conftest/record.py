@@ -20,7 +20,6 @@ SetUpError: TypeAlias = pytest.UsageError
 # The kinds of notes. REFUSED is final; RETRY is what real commits can do, so the test runs again.
 REFUSED, RETRY, CLONED, LEFT = "refused", "retry", "cloned anew", "left"
 ENDS_THE_RUN = "ends the run"
-NOT_CALLED = "not called by rollback"
 NOT_IN_FORCE = "row-level security not in force"
 BY_FLAW = "real commits for all"
 ENDED = "connection ended after the test"

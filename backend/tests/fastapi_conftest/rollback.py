@@ -6,21 +6,22 @@ the test that runs; without a test, whatever asks for a statement is refused.
 
 import asyncio
 from collections.abc import Callable
+from copy import copy
 from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
-from sqlalchemy.pool import PoolProxiedConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, StaticPool
 
-from .application import BY_ROLLBACK, OTHER_LOOP, running_loop
+from .application import BY_ROLLBACK, OTHER_LOOP, on_another_pool, running_loop
 from .clone import Clone
-from .drivers import ONE_CONNECTION, in_transaction, is_lost, settings_when_new, sqlstate
-from .fidelity import listeners_of, take_over
-from .guard import ask, open_engine
+from .drivers import in_transaction, is_lost, settings_when_new, sqlstate
+from .fidelity import flaw_of
+from .guard import ask
 from .pill import BEGIN, ENDS, ONLY_HERE, PREPARE, VERIFY
-from .project import project
-from .record import LEFT, NEVER_GIVEN_BACK, NOT_CALLED, RETRY, refuse, running
+from .project import PREFIX
+from .record import LEFT, NEVER_GIVEN_BACK, RETRY, refuse, running
 from .savepoint import LOST, UNDO, Facts, Savepoint
 from .settings import that_tell_settings
 
@@ -44,40 +45,55 @@ class Rollback(Clone):
         self.engine: Any = None
         self.flaw: str | None = None
         self.savepoint: Savepoint | None = None
+        self.stand_ins: list[tuple[AsyncEngine, Any]] = []
 
-    async def open(self, target: sa.URL) -> None:
-        """Make the engine, whose one connection is as the application's are."""
+    async def open(self, target: sa.URL) -> None:  # noqa: ARG002 - where the app's engines lead
+        """Open the one connection as the application's first engine does; all engines share it."""
         self.connection: AsyncConnection | None = None
         self.left: list[PoolProxiedConnection] = []
-        self.engine = open_engine(target, **ONE_CONNECTION)
-        sa.event.listen(self.engine.sync_engine, "connect", self.prepare)
+        engines = [it for it in self.connections.engines if isinstance(it, AsyncEngine)]
+        self.flaw = await flaw_of(engines)
+        async with self.admin.engine.connect() as connection:
+            await self.connections.end(connection)
+        if self.flaw:
+            return
+        first: Any = engines[0].sync_engine
+        dialect, listeners = self.emulating(first.dialect), first.pool.dispatch
+        pool = StaticPool(first.pool._creator, dialect=dialect, _dispatch=listeners)  # noqa: SLF001 - as Pool.recreate
+        sa.event.listen(pool, "connect", partial(self.prepare, first.dialect))
+        sa.event.listen(pool, "checkout", self.note_checkout)
+        self.engine = AsyncEngine(on_another_pool(first, pool, dialect))
+        self.stand_ins = [(each, self.stand_in(each.sync_engine, pool)) for each in engines]
         async with self.engine.connect() as own:  # from now on there is this one connection
-            self.flaw = await take_over(own, self.connections.engines)
-            await self.connections.end(own)
             settings, _ = await own.run_sync(lambda it: settings_when_new(it.connection))
             self.facts = Facts(settings, self.are_deferrable, *self.tell_settings)
-        self.emulate(self.engine.sync_engine)
-        if project().make_engine is create_async_engine:
-            for listener in listeners_of(self.connections.engines):
-                running().note(NOT_CALLED, f"the listener {listener}; make_engine=... can add it")
 
-    def emulate(self, engine: Any) -> None:
-        """Have commits and rollbacks of an engine be a savepoint's."""
-        listen = partial(sa.event.listen, engine)
-        listen("checkout", self.note_checkout)
-        listen("handle_error", self.on_error)
-        for name in ("do_execute", "do_executemany", "do_execute_no_params"):
-            listen(name, partial(self.execute, name))
-        dialect: Any = engine.dialect
-        for name in ("do_commit", "do_rollback", "get_driver_connection"):
-            setattr(dialect, name, getattr(self, name))
-        for name in ("set_isolation_level", "set_readonly", "set_deferrable"):
-            setattr(dialect, name, self.not_in_a_test(getattr(dialect, name)))
+    def stand_in(self, own: Any, pool: StaticPool) -> Any:
+        """Return what an engine of the application is while a test runs."""
+        other = on_another_pool(own, pool, self.emulating(own.dialect))
         # An app that closes its pool must not close the one connection.
-        engine.dispose = lambda *_, **__: None
+        other.dispose = lambda *_, **__: None
+        return other
 
-    def prepare(self, new: Any, _record: object) -> None:
-        """Make the pill and its functions on a new connection."""
+    def emulating(self, dialect: Any) -> Any:
+        """Return a dialect like this one, whose commits and rollbacks are the savepoint's."""
+        other = copy(dialect)
+        vars(other).pop("dispatch", None)  # of the other one, whose listeners are its own
+        other.dispatch._update(dialect.dispatch, only_propagate=False)  # noqa: SLF001 - as Pool does
+        sa.event.listen(other, "handle_error", self.on_error)
+        for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+            sa.event.listen(other, name, partial(self.execute, name), insert=True)
+        for name in ("do_commit", "do_rollback", "get_driver_connection"):
+            setattr(other, name, getattr(self, name))
+        for name in ("set_isolation_level", "set_readonly", "set_deferrable"):
+            setattr(other, name, self.not_in_a_test(getattr(other, name)))
+        return other
+
+    def prepare(self, dialect: sa.Dialect, new: Any, record: ConnectionPoolEntry) -> None:
+        """Make the pill and its functions on a new connection, which is ours from now on."""
+        record.info.pop(PREFIX)
+        new.commit()  # what the application's listeners have set
+        dialect.set_isolation_level(new, "AUTOCOMMIT")
         new.run_async(lambda driver: driver.execute(PREPARE.replace("@restart", self.restart)))
 
     async def survey(self, connection: AsyncConnection) -> None:
@@ -87,8 +103,10 @@ class Rollback(Clone):
         self.are_deferrable = bool(await connection.scalar(sa.text(query)))
         self.tell_settings = await that_tell_settings(connection)
 
-    async def begin(self) -> AsyncConnection:
+    async def begin(self) -> Any:
         """Begin the transaction of a test, and set its savepoint, in one round trip."""
+        if self.flaw:
+            return None
         if self.connection is None or self.connection.closed:
             self.connection = await self.engine.connect()
         mine: Any = self.connection.sync_connection
@@ -98,7 +116,7 @@ class Rollback(Clone):
         self.connections.target = BY_ROLLBACK
         return self.connection
 
-    async def end(self, connection: AsyncConnection) -> str | None:
+    async def end(self, connection: Any) -> str | None:
         """Roll back all that the test did."""
         test, self.savepoint = self.savepoint, None
         if test is None:
@@ -181,14 +199,15 @@ class Rollback(Clone):
 
     @staticmethod
     def on_error(context: sa.ExceptionContext) -> None:
-        """Keep the connection when a request is cancelled; SQLAlchemy would take it for lost."""
-        if not isinstance(context.original_exception, Exception):
+        """Keep the connection where work was cancelled; SQLAlchemy would take it for lost."""
+        error = context.original_exception
+        if isinstance(error, TimeoutError) or not isinstance(error, Exception):
             context.is_disconnect = False
 
     async def close(self) -> None:
         """Close the one connection."""
         await super().close()
+        self.stand_ins = []
         engine, self.engine = self.engine, None
         if engine:
-            vars(engine.sync_engine).pop("dispose", None)  # which `emulate` has replaced
             await engine.dispose()

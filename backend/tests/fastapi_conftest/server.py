@@ -5,10 +5,10 @@ import os
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from .drivers import ONE_CONNECTION, sqlstate
+from .drivers import sqlstate
 from .embedded import PATIENCE, ROLE, embedded_server_url
 from .guard import open_engine
 from .project import project
@@ -40,11 +40,7 @@ def server_url() -> tuple[sa.URL, str | None]:
         raise set_up_error(problem, fix)
     url = url.set(drivername=project().driver)
     try:
-        project().make_engine(url, **ONE_CONNECTION)  # only loads the driver
-    except TypeError as error:
-        problem = f"make_engine(url, {', '.join(ONE_CONNECTION)}) fails: {error}"
-        fix = f"let the options of make_engine give way to ours, {project().place}"
-        raise set_up_error(problem, fix) from error
+        create_async_engine(url)  # only loads the driver
     except (sa.exc.InvalidRequestError, ImportError) as error:
         problem = f"The driver {project().driver!r} cannot be used ({error})"
         fix = (
@@ -100,9 +96,8 @@ def problem_of(role: Any, fix: str) -> tuple[str, str] | None:
 
 
 async def check_database(connection: Any, name: str) -> None:
-    """Refuse an engine that connects elsewhere than to the database of its URL."""
+    """Refuse a URL whose query leads elsewhere than its path: to a database that is not ours."""
     found = await connection.scalar(sa.text("SELECT current_database()"))
     if found != name:
-        problem = f"make_engine(url) connects to {found!r}, not to the database of its url"
-        fix = "let url win over connect_args, a creator, and the query of TEST_DATABASE_URL"
-        raise set_up_error(problem, f"{fix}: make_engine=..., {project().place}")
+        problem = f"TEST_DATABASE_URL connects to {found!r}, whatever database its path names"
+        raise set_up_error(problem, "leave the database out of what follows its question mark")

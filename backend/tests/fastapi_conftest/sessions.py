@@ -23,16 +23,11 @@ PATIENCE = 20  # seconds to wait for a task to end
 
 
 @contextmanager
-def redirected(engines: list[AsyncEngine], to: Any) -> Iterator[None]:
-    """Have engines work as another one, each with the options that it was given.
-
-    Each keeps its own connections, and goes on reporting its own URL.
-    """
-    before = [(each, each.sync_engine) for each in engines]
-    for each, own in before:
-        stands_in: Any = to.sync_engine.execution_options(**own.get_execution_options())
-        stands_in.url, stands_in.dispose = own.url, to.sync_engine.dispose
-        each.sync_engine = stands_in
+def redirected(stand_ins: list[tuple[AsyncEngine, Any]]) -> Iterator[None]:
+    """Have engines work as others do, which stand for them, for as long as the context lasts."""
+    before = [(each, each.sync_engine) for each, _ in stand_ins]
+    for each, other in stand_ins:
+        each.sync_engine = other
     try:
         yield
     finally:

@@ -190,8 +190,6 @@ async def sessions_in(connection: Any) -> AsyncIterator[None]:
     connection: that of `begin_with_savepoint`.
     """
     (worker,) = _workers
-    engines = [it for it in worker.connections.engines if isinstance(it, AsyncEngine)]
-    rollback = worker.rollback.engine if worker.clone is worker.rollback else None
-    with redirected(engines if rollback else [], rollback):
+    with redirected(worker.rollback.stand_ins if worker.clone is worker.rollback else []):
         async with no_task_outlives_this():
             yield
