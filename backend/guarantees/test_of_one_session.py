@@ -100,8 +100,85 @@ SERVED = {
     await text(a, "SET CONSTRAINTS ALL DEFERRED")
     await a.commit()
 """,
+    "a function that makes a setting of the transaction": """
+    await a.execute(sa.select(sa.func.use_for_now("1MB")))
+    await a.commit()
+    assert await a.scalar(sa.text("SHOW work_mem")) == "4MB"
+""",
+}
+# The same by routines of the schema, which the text of a statement does not show.
+ROUTINES = """
+CREATE FUNCTION report() RETURNS bigint LANGUAGE plpgsql AS $$ DECLARE n bigint; BEGIN
+  CREATE TEMP TABLE staged ON COMMIT DROP AS SELECT id FROM users; SELECT count(*) INTO n
+  FROM staged; RETURN n; END $$;
+CREATE FUNCTION report_again() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT report(); END;
+CREATE FUNCTION keep() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+  CREATE TEMP TABLE IF NOT EXISTS kept AS SELECT 1 AS one; END $$;
+CREATE FUNCTION use_memory(memory text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+  EXECUTE format('SET work_mem = %L', memory); END $$;
+CREATE FUNCTION use_little() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+  -- as little as there is
+  SET work_mem = '64kB'; END $$;
+CREATE FUNCTION use_for_now(memory text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+  PERFORM set_config('work_mem', memory, true); SET LOCAL jit = off; END $$;
+CREATE FUNCTION tidy() RETURNS void LANGUAGE plpgsql
+  AS 'BEGIN UPDATE users SET desk = NULL WHERE desk = 7; END'"""
+TRIGGER = """;
+CREATE FUNCTION on_role() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  SET work_mem = '1MB'; RETURN NEW; END $$;
+CREATE TRIGGER on_role BEFORE UPDATE ON roles FOR EACH ROW EXECUTE FUNCTION on_role()
+"""
+BY_ROUTINE = {
+    "a temporary table that ends with the transaction": """
+    for _ in range(2):
+        assert await a.scalar(sa.select(sa.func.report())) == 0
+        await a.commit()
+""",
+    "by a function that calls another": """
+    for _ in range(2):
+        assert await a.scalar(sa.select(sa.func.report_again())) == 0
+        await a.commit()
+""",
+    "a temporary table that stays": """
+    await b.execute(sa.select(Role))  # so that it has a connection of its own
+    await a.execute(sa.select(sa.func.keep()))
+    await a.commit()
+    with pytest.raises(sa.exc.DBAPIError):
+        await b.execute(sa.select(sa.table("kept", sa.column("one"))))
+""",
+    "a setting of the session": """
+    await a.execute(sa.select(sa.func.use_memory("1MB")))
+    await a.commit()
+    assert await a.scalar(sa.text("SHOW work_mem")) == "1MB"
+""",
+    "a setting of the session, written in the body": """
+    await a.execute(sa.select(sa.func.use_little()))
+    await a.commit()
+    assert await a.scalar(sa.text("SHOW work_mem")) == "64kB"
+""",
+    "a construct of the application's own": """
+    await b.execute(sa.select(Role))
+    await a.execute(CreateTemporaryTable())
+    await a.commit()
+    with pytest.raises(sa.exc.DBAPIError):
+        await b.execute(sa.select(sa.table("made", sa.column("one"))))
+""",
+    "a setting that a trigger makes of the session": """
+    await a.execute(sa.update(Role).values(name=Role.name))
+    await a.commit()
+    assert await a.scalar(sa.text("SHOW work_mem")) == "1MB"
+""",
 }
 SOURCE = """
+from sqlalchemy.ext.compiler import compiles
+
+class CreateTemporaryTable(sa.sql.expression.Executable, sa.sql.expression.ClauseElement):
+    inherit_cache = False
+
+@compiles(CreateTemporaryTable)
+def create(*_, **__):
+    return "CREATE TEMP TABLE made AS SELECT 1 AS one"
+
 async def text(session, statement):
     await session.execute(sa.text(statement))
 
@@ -138,11 +215,21 @@ def test_it(number): pass
 """
 
 
+@pytest.mark.parametrize("body", BY_ROUTINE.values(), ids=list(BY_ROUTINE))
+def test_what_a_routine_does_gets_real_commits_too(project: Project, body: str) -> None:
+    # So that there is nothing else that would be asked of the server at each commit.
+    project.replace("app/models.py", ', deferrable=True, initially="DEFERRED"', "")
+    project.extend_schema(ROUTINES + TRIGGER)
+    write_each(project, {"": body})
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+    assert set(ran_again(result)) == {"test_0[savepoints]"}
+
+
 def test_what_a_savepoint_shows_does_not(project: Project) -> None:
-    project.extend_schema(
-        "CREATE FUNCTION tidy() RETURNS void LANGUAGE plpgsql"
-        " AS 'BEGIN UPDATE users SET desk = NULL WHERE desk = 7; END'"
-    )
+    project.extend_schema(ROUTINES)
     write_each(project, SERVED)
 
     result = project.run()

@@ -23,7 +23,7 @@ from .pill import BEGIN, ENDS, ONLY_HERE, PREPARE, VERIFY
 from .project import PREFIX
 from .record import LEFT, NEVER_GIVEN_BACK, RETRY, refuse, running
 from .savepoint import LOST, UNDO, Facts, Savepoint
-from .settings import that_tell_settings
+from .settings import that_tell
 
 
 class Rollback(Clone):
@@ -66,7 +66,7 @@ class Rollback(Clone):
         self.stand_ins = [(each, self.stand_in(each.sync_engine, pool)) for each in engines]
         async with self.engine.connect() as own:  # from now on there is this one connection
             settings, _ = await own.run_sync(lambda it: settings_when_new(it.connection))
-            self.facts = Facts(settings, self.are_deferrable, *self.tell_settings)
+            self.facts = Facts(settings, self.are_deferrable, self.tells)
 
     def stand_in(self, own: Any, pool: StaticPool) -> Any:
         """Return what an engine of the application is while a test runs."""
@@ -101,7 +101,7 @@ class Rollback(Clone):
         await super().survey(connection)
         query = "SELECT EXISTS (SELECT FROM pg_constraint WHERE condeferrable)"
         self.are_deferrable = bool(await connection.scalar(sa.text(query)))
-        self.tell_settings = await that_tell_settings(connection)
+        self.tells = await that_tell(connection)
 
     async def begin(self) -> Any:
         """Begin the transaction of a test, and set its savepoint, in one round trip."""

@@ -16,11 +16,13 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple, NoReturn
 
 from sqlalchemy.pool import PoolProxiedConnection
+from sqlalchemy.sql.expression import HasCTE
 
 from .drivers import finish, in_transaction, is_lost, sqlstate
 from .guard import ask
 from .pill import CHECK, CURSORS, ENDS, ONLY_HERE, PREPARED, SAVEPOINT
 from .record import Record, refuse, running
+from .settings import Tells
 
 UNDO = f"ROLLBACK TO {SAVEPOINT}"
 # Fails where the owner has met an error; and, by a division by zero, where it has written, has
@@ -45,8 +47,6 @@ UNCOMMITTED = (
     "them: commit or roll back first, in a test with `await db.commit()` before the request."
 )
 MADE_SETTINGS = "another session of this test has made settings, and not committed yet."
-
-
 OUTLASTS = "a setting of the session, which outlasts its transaction: here all sessions are one."
 
 
@@ -55,8 +55,7 @@ class Facts(NamedTuple):
 
     settings: str  # the script that makes the settings those of a new connection
     are_deferrable: bool  # some constraints, whose check belongs to the commit
-    may_set: Callable[[str], object]  # tells whether a statement may make settings
-    may_outlast: Callable[[str], object]  # and whether those may outlast their transaction
+    may: Tells  # what a statement may do
 
 
 class Savepoint:
@@ -76,7 +75,7 @@ class Savepoint:
         self.owner: PoolProxiedConnection | None = None
         self.has_set = self.outlasts = False  # the owner, since its last commit
         self.turns, self.executing = asyncio.Lock(), ""
-        self.by_text = False  # a statement was written as text, and so can be DDL
+        self.by_text = False  # a statement may have been DDL: written as text, or by a routine
         self.tasks_before = asyncio.all_tasks()
 
     def refuse(self, problem: str) -> NoReturn:
@@ -144,10 +143,11 @@ class Savepoint:
                 self.refuse("an advisory lock of the session: here all sessions are one.")
             if self.owner is not mine:
                 self.pass_to(mine)
-            self.by_text |= context.is_text or context.isddl
-            if self.facts.may_set(statement):
+            may, is_query = self.facts.may, isinstance(context.invoked_statement, HasCTE)
+            self.by_text |= context.is_text or not is_query or bool(may.hides(statement))
+            if may.sets(statement):
                 self.has_set = True
-                self.outlasts |= bool(self.facts.may_outlast(statement))
+                self.outlasts |= bool(may.outlasts(statement))
             getattr(context.dialect, name)(cursor, statement, *rest)
 
     def pass_to(self, mine: PoolProxiedConnection) -> None:

@@ -1,13 +1,14 @@
-"""Which statements may make settings, of a transaction or of a session.
+"""Which statements may make settings, or do what belongs to one session, unseen by its text.
 
 The savepoint undoes the settings of a transaction; those of a session outlast it, which one shared
-connection cannot show. A statement may make settings by itself, or by a routine of the schema whose
-body does, or calls one that does. A false alarm costs no more than a second run.
+connection cannot show. A statement may do so by itself, or by a routine of the schema whose body
+does, or calls one that does, or by a trigger. A false alarm costs no more than a second run.
 """
 
 import re
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -17,41 +18,65 @@ SETS = r"(\A|\*/|;|--[^\n]*\n)\s*((RE)?SET|DO)\b|\bset_\w+\s*\("
 # What of it lasts for a transaction only.
 LOCAL = r"\bSET\s+(LOCAL|TRANSACTION|CONSTRAINTS)\b|\bset_config\s*\([^()]*,\s*true\s*\)"
 OF_SESSION = r"\b(RE)?SET\s|\bset_\w+\s*\("
+# The same in the body of a routine, whose UPDATE has a SET, too; and whether it may do DDL, or make
+# a cursor, a prepared statement or a temporary object.
 ROUTINES = r"""
     WITH RECURSIVE routines AS (
-      SELECT proname, lanname, prorettype = 'trigger'::regtype AS is_trigger,
-        concat(prosrc, pg_get_function_sqlbody(p.oid)) AS body
+      SELECT proname, prorettype = 'trigger'::regtype AS is_trigger,
+        concat(prosrc, pg_get_function_sqlbody(p.oid)) AS body,
+        lanname NOT IN ('sql', 'plpgsql') AS is_other
       FROM pg_proc AS p JOIN pg_language AS l ON l.oid = prolang
       WHERE lanname NOT IN ('internal', 'c') AND pronamespace <> 'pg_catalog'::regnamespace
         AND pronamespace <> 'information_schema'::regnamespace
-    ), setters AS (
-      SELECT proname, is_trigger,
-        body ~* 'set_config\s*\([^;]*,\s*false\s*\)|\mset\s+session\M' AS outlasts
-      FROM routines WHERE body ~* '\m(set|reset|execute)' OR lanname NOT IN ('sql', 'plpgsql')
-      UNION SELECT r.proname, r.is_trigger, s.outlasts
-      FROM routines AS r JOIN setters AS s ON strpos(body, s.proname) > 0
-    ) SELECT proname, bool_or(outlasts), bool_or(is_trigger) FROM setters GROUP BY proname
+    ), found AS (
+      SELECT proname, is_trigger, is_other OR body ~* '\m(set|reset|execute)' AS sets,
+        regexp_replace(body, '\mset\s+(local|transaction|constraints)\M'
+          '|\mset_config\s*\([^;]*,\s*true\s*\)', '', 'gi') ~*
+          '(^|[;$'']|--[^\n]*\n|\*/|\m(begin|then|else|loop))\s*(re)?set\s|\mset_config\s*\('
+          AS outlasts,
+        is_other OR body ~* '\m(create|alter|drop|truncate|execute|prepare|(ref)?cursor)\M' AS hides
+      FROM routines
+      UNION SELECT r.proname, r.is_trigger, f.sets, f.outlasts, f.hides
+      FROM routines AS r JOIN found AS f ON strpos(body, f.proname) > 0
+    ) SELECT proname, bool_or(is_trigger) AS is_trigger, bool_or(sets) AS sets,
+        bool_or(outlasts) AS outlasts, bool_or(hides) AS hides FROM found GROUP BY proname
 """
 WRITES = r"\b(INSERT|UPDATE|DELETE|MERGE)\b"  # what calls a trigger
 Tell = Callable[[str], object]
 
 
-async def that_tell_settings(connection: AsyncConnection) -> tuple[Tell, Tell]:
-    """Return what tells whether a statement may make settings, and of a session."""
+class Tells(NamedTuple):
+    """What tells of a statement what it may do.
+
+    sets: it makes settings.
+    outlasts: of the session, not of the transaction only.
+    hides: a routine that it calls does what belongs to one session, or DDL.
+    """
+
+    sets: Tell
+    outlasts: Tell
+    hides: Tell
+
+
+async def that_tell(connection: AsyncConnection) -> Tells:
+    """Return what tells of a statement what it may do in this database."""
     rows = (await connection.execute(sa.text(ROUTINES))).all()
-    called = {str(name): rf'\b{re.escape(str(name))}"?\s*\(' for name, *_ in rows}
-    by_trigger = [WRITES] * any(is_trigger for *_, is_trigger in rows)
-    may_set = search("|".join([SETS, *called.values(), *by_trigger]))
-    outlasts = [called[str(name)] for name, of_session, _ in rows if of_session]
-    of_session, local = search("|".join([OF_SESSION, *outlasts])), re.compile(LOCAL, re.IGNORECASE)
-
-    @lru_cache(1_000)
-    def may_outlast(statement: str) -> object:
-        return of_session(local.sub("", statement))
-
-    return lru_cache(1_000)(may_set), may_outlast  # an app has some hundred statements
+    of_session = search(OF_SESSION, *calls(rows, "outlasts"))
+    local = re.compile(LOCAL, re.IGNORECASE)
+    return Tells(
+        lru_cache(1_000)(search(SETS, *calls(rows, "sets"))),  # an app has some hundred statements
+        lru_cache(1_000)(lambda statement: of_session(local.sub("", statement))),
+        lru_cache(1_000)(search(*calls(rows, "hides"))),
+    )
 
 
-def search(pattern: str) -> Tell:
-    """Return what finds a pattern in a statement."""
-    return re.compile(pattern, re.IGNORECASE).search
+def calls(rows: Any, column: str) -> list[str]:
+    """Return patterns of what calls the routines of which a column is true."""
+    found = [row for row in rows if getattr(row, column)]
+    names = [rf'\b{re.escape(row.proname)}"?\s*\(' for row in found]
+    return names + [WRITES] * any(row.is_trigger for row in found)
+
+
+def search(*patterns: str) -> Tell:
+    """Return what finds one of these patterns in a statement."""
+    return re.compile("|".join(patterns) or r"(?!)", re.IGNORECASE).search
