@@ -115,7 +115,7 @@ CREATE FUNCTION report_again() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT r
 CREATE FUNCTION keep() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
   CREATE TEMP TABLE IF NOT EXISTS kept AS SELECT 1 AS one; END $$;
 CREATE FUNCTION use_memory(memory text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
-  EXECUTE format('SET work_mem = %L', memory); END $$;
+  EXECUTE 'SET work_mem = ' || quote_literal(memory); END $$;
 CREATE FUNCTION use_little() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
   -- as little as there is
   SET work_mem = '64kB'; END $$;
