@@ -2,6 +2,7 @@
 
 from guarantees.factories import write_on_both_paths
 from guarantees.project import Project
+from guarantees.report import causes
 
 
 def test_a_deferred_constraint_fails_at_the_apps_commit(project: Project) -> None:
@@ -137,6 +138,24 @@ async def test_it(client, db):
     result = project.run()
 
     result.assert_outcomes(passed=2)
+
+
+def test_constraints_of_one_name_of_which_only_one_is_deferrable_mean_real_commits(
+    project: Project,
+) -> None:
+    project.extend_schema(
+        "ALTER TABLE roles ADD CONSTRAINT checked CHECK (id > 0);\n"
+        "ALTER TABLE users ADD CONSTRAINT checked UNIQUE (email) DEFERRABLE"
+    )
+    write_on_both_paths(
+        project, "async def test_it(client): assert (await client.post('/users/ada')).is_success"
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+    cause = "of the constraints public.checked only some are deferrable"
+    assert list(causes(result, "real commits for all")) == [cause]
 
 
 def test_a_constraint_that_a_test_makes_deferrable_is_watched(project: Project) -> None:

@@ -66,6 +66,46 @@ async def test_it(client, db):
     result.assert_outcomes(passed=2)
 
 
+def test_rows_with_a_joined_collection_must_be_made_unique_as_in_production(
+    project: Project,
+) -> None:
+    write_on_both_paths(
+        project,
+        RELATED
+        + """
+@pytest.mark.parametrize("entities", [[Role], [Role, User]])
+async def test_it(client, db, entities):
+    await client.post("/users/ada")
+    query = sa.select(*entities).join(User, sa.true()).options(joinedload(Role.users))
+    with pytest.raises(sa.exc.InvalidRequestError, match="unique"):
+        (await db.execute(query)).all()
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=4)
+
+
+def test_a_query_that_is_not_to_flush_keeps_what_the_test_has_changed(project: Project) -> None:
+    write_on_both_paths(
+        project,
+        """
+async def test_it(client, db):
+    await client.post("/users/ada")
+    ada = await db.scalar(sa.select(User))
+    await client.post("/users/grace")
+    ada.email = "lovelace"
+    await db.scalars(sa.select(User), execution_options={"autoflush": False})
+    assert ada.email == "lovelace"
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+
+
 def test_a_query_of_a_table_has_the_result_that_sqlalchemy_gives_it(project: Project) -> None:
     write_on_both_paths(
         project,

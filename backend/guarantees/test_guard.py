@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import make_url
 
 from benchmark.server import create_database, drop_database
+from guarantees.factories import write_tests
 from guarantees.project import CONFTEST, Project
 from guarantees.report import ran_again
 from guarantees.servers import Database
@@ -347,6 +348,64 @@ def test_a_test_of_another_project_in_the_run_may_connect(project: Project) -> N
 
     result.assert_outcomes(passed=1, failed=2)
     assert "other/test_2.py::test_it" not in str(result.stdout)
+
+
+def test_a_fixture_of_ours_ends_guarded_after_the_last_test_of_another_project(
+    project: Project,
+) -> None:
+    project.write(
+        "tests/test_1.py",
+        """
+import pytest_asyncio
+import sqlalchemy as sa
+from app.db import engine
+
+@pytest_asyncio.fixture(scope="session")
+async def tidy():
+    yield
+    async with engine.connect() as connection:
+        await connection.execute(sa.text("DELETE FROM users"))
+
+async def test_it(db, tidy): pass
+""",
+    )
+    project.write("other/test_2.py", "def test_it(): pass")
+
+    result = project.run("tests", "other")
+
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(["*Refused: a connection of the application outside a test*"])
+
+
+def test_a_test_of_another_project_has_its_own_connections(
+    project: Project, database: Database
+) -> None:
+    own = make_url(database.url)
+    project.replace(
+        "app/db.py",
+        "postgresql+asyncpg://nobody@127.0.0.1:1/production",
+        own.render_as_string(hide_password=False),
+    )
+    write_tests(
+        project,
+        "@pytest.mark.fresh_database\nasync def test_it(client): await client.get('/users/count')",
+    )
+    project.write(
+        "other/test_2.py",
+        f"""
+import sqlalchemy as sa
+from app.db import engine
+
+async def test_it():
+    async with engine.connect() as connection:
+        name = await connection.scalar(sa.text("SELECT current_database()"))
+        assert name == {own.database!r}
+""",
+    )
+
+    result = project.run("tests", "other", "tests")
+
+    result.assert_outcomes(passed=2)
 
 
 def test_an_address_in_the_environment_does_not_win_over_the_one_that_is_given(

@@ -15,7 +15,7 @@ from guarantees.servers import Database
 WORDS = """
     dsn conninfo service servicefile host hostaddr port database dbname user password passfile
     target_session_attrs load_balance_hosts channel_binding require_auth requirepeer requiressl
-    direct_tls ssl sslmode gssencmode krbsrvname scram_client_key
+    direct_tls async_creator_fn ssl sslmode gssencmode krbsrvname scram_client_key
 """
 # What the application has done with its database when it was imported, before any test.
 BEFORE = {

@@ -433,6 +433,13 @@ CREATORS = {
         "engine = create_async_engine('postgresql+asyncpg://', async_creator=connect)\n"
         "SessionLocal = async_sessionmaker(engine, expire_on_commit=False)"
     ),
+    "an argument": (
+        "import asyncpg\n"
+        "async def connect(**_): return await asyncpg.connect('postgresql://127.0.0.1:1/cloud')\n"
+        "engine = create_async_engine('postgresql+asyncpg://nobody@127.0.0.1:1/production',"
+        " connect_args={'async_creator_fn': connect})\n"
+        "SessionLocal = async_sessionmaker(engine, expire_on_commit=False)"
+    ),
     "listener": (
         "@sa.event.listens_for(engine.sync_engine, 'do_connect')\n"
         "def token(dialect, record, args, to): raise RuntimeError('no token')"

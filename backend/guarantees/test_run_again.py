@@ -49,6 +49,31 @@ def test_it_does_not_end_a_run_that_ends_at_the_first_failure(project: Project) 
     assert noted(project) == TWICE
 
 
+@pytest.mark.parametrize("stops", [["-x"], ["--maxfail", "2"]], ids=["-x", "--maxfail"])
+def test_a_run_that_ends_early_reports_an_error_at_the_end_of_a_wider_fixture(
+    project: Project, stops: list[str]
+) -> None:
+    project.write(
+        "tests/test_it.py",
+        """
+import pytest
+
+@pytest.fixture(scope="session")
+def wide():
+    yield
+    raise RuntimeError("at the end")
+
+@pytest.mark.parametrize("number", range(5))
+def test_it(db, wide, number): assert number < 1
+""",
+    )
+
+    result = project.run(*stops)
+
+    result.assert_outcomes(passed=1, failed=len(stops), errors=1)
+    result.stdout.fnmatch_lines(["*RuntimeError: at the end*", "*stopping after * failures*"])
+
+
 def test_a_refusal_is_final_where_refusals_fail(project: Project) -> None:
     write(project, THREE)
 

@@ -301,3 +301,22 @@ def test_a_seeding_function_without_a_factory_of_its_kind_is_told(project: Proje
     result.stdout.fnmatch_lines(
         ["*is synchronous, and no factory in sessions=* makes synchronous*"]
     )
+
+
+def test_who_waits_for_a_lock_of_the_test_is_told_who_holds_it(synchronous: Project) -> None:
+    write(
+        synchronous,
+        """
+def test_it(db):
+    db.add(User(email="ada"))
+    db.commit()
+    db.scalars(select(User).with_for_update()).one()
+    with SessionLocal() as other:
+        other.scalars(select(User).with_for_update()).one()
+""",
+    )
+
+    result = synchronous.run()
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*Another session of this test holds the lock, such as*"])

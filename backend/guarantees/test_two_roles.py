@@ -57,6 +57,47 @@ def test_a_given_role_that_is_above_policies_is_told(project: Project) -> None:
 
 
 @pytest.mark.usefixtures("folder")
+def test_a_test_may_take_the_role_that_the_schema_has_made(project: Project) -> None:
+    project.extend_schema(
+        "CREATE ROLE reader;\n"
+        "GRANT SELECT ON users TO reader;\n"
+        "ALTER TABLE users ENABLE ROW LEVEL SECURITY;\n"
+        "CREATE POLICY own ON users TO reader USING (email = 'ada')"
+    )
+    write_on_both_paths(
+        project,
+        """
+async def test_it(client, db):
+    for name in "ada", "joan":
+        await client.post(f"/users/{name}")
+    await db.execute(sa.text("SET LOCAL ROLE reader"))
+    assert (await db.scalars(sa.text("SELECT email FROM users"))).all() == ["ada"]
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_server_has_connections_for_a_worker_on_each_processor(project: Project) -> None:
+    write_tests(
+        project,
+        """
+import os
+
+async def test_it(db):
+    assert int(await db.scalar(sa.text("SHOW max_connections"))) >= 100 + 8 * os.cpu_count()
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=1)
+
+
+@pytest.mark.usefixtures("folder")
 def test_each_extension_of_the_wheel_can_be_created_by_the_schema(project: Project) -> None:
     project.extend_schema(
         """

@@ -13,6 +13,7 @@ WHERE = {
     *("dsn", "conninfo", "service", "servicefile", "host", "hostaddr", "port", "database"),
     *("dbname", "user", "password", "passfile", "target_session_attrs", "load_balance_hosts"),
     *("channel_binding", "require_auth", "requirepeer", "requiressl", "direct_tls"),
+    "async_creator_fn",  # of SQLAlchemy's adapters, which would call it instead of the driver
 }
 ABOUT_ENCRYPTION = ("ssl", "gss", "krb", "scram_")  # and what begins like these
 

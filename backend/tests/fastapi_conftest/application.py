@@ -26,7 +26,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from .addresses import Address, address_of, elsewhere
 from .drivers import in_transaction, is_lost, run_script, settings_when_new
-from .guard import ask, connect_as_allowed
+from .guard import ask, connect_as_allowed, is_down
 from .project import PREFIX, project
 from .record import ENDED, NEVER_GIVEN_BACK, REAL_COMMITS_HELP, refuse, running
 
@@ -157,7 +157,8 @@ class Connections:
     def check_out(self, connection: Any, entry: ConnectionPoolEntry, mine: Any) -> None:
         """Let somebody have a connection, where it is one to the database of this test."""
         if opened := entry.info.get(PREFIX):
-            if opened.target is not self.target_or_refuse() or not opened.is_here:
+            is_ours = not is_down() and opened.target is self.target_or_refuse()
+            if not (is_ours and opened.is_here):
                 raise sa.exc.DisconnectionError  # the pool opens another one in its place
             with self.lock:
                 self.entries.add(entry)

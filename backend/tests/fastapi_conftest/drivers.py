@@ -37,8 +37,10 @@ def sqlstate(error: Any) -> str | None:
     """Return the code of an error of the server.
 
     SQLAlchemy 2.1 leaves it out of an error about a prepared statement, but not out of its cause.
+    psycopg2 has another name for it.
     """
-    return getattr(error, "sqlstate", None) or getattr(error.__cause__, "sqlstate", None)
+    own = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    return own or getattr(error.__cause__, "sqlstate", None)
 
 
 def is_lost(dbapi_connection: Any) -> bool:

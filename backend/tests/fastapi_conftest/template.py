@@ -30,7 +30,8 @@ from .record import Refusal, SetUpError, set_up_error
 from .server import check_access, check_database, place, server_url
 
 CREATE_ROLE = """
-    DO $$ BEGIN CREATE ROLE {} LOGIN CREATEDB; EXCEPTION WHEN duplicate_object THEN NULL; END $$
+    DO $$ BEGIN CREATE ROLE {} LOGIN CREATEDB CREATEROLE;
+    EXCEPTION WHEN duplicate_object THEN NULL; END $$
 """
 BUILDERS_PATIENCE = 300  # seconds to wait while another run builds its schema; arbitrary
 
@@ -244,7 +245,8 @@ async def sweep(admin: Administrator) -> int:
     """Drop what dead processes left, and templates unused for a day; return how many it found."""
     query = r"""
         SELECT datname FROM pg_database AS d
-        WHERE datname ~ :ours AND datconnlimit = :limit AND pg_has_role(datdba, 'USAGE')
+        WHERE datname ~ :ours AND datconnlimit IN (:limit, :half_dropped)
+          AND pg_has_role(datdba, 'USAGE')
           AND NOT EXISTS (SELECT FROM pg_stat_activity AS a WHERE a.datid = d.oid)
           AND NOT EXISTS (
             SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid::bigint = :lock
@@ -253,9 +255,12 @@ async def sweep(admin: Administrator) -> int:
             substring(shobj_description(oid, 'pg_database') FROM ' (\d+)$')::bigint
               > extract(epoch FROM now()) - 86400, false))
     """
-    dead = await admin.ask(query, ours=rf"^{PREFIX}_\d+_\w+$", limit=LIMIT, lock=LOCK)
+    half = {"half_dropped": -2}  # what PostgreSQL has begun to drop, and can only drop
+    dead = await admin.ask(query, ours=rf"^{PREFIX}_\d+_\w+$", limit=LIMIT, lock=LOCK, **half)
     for name in dead:
-        with suppress(sa.exc.DBAPIError):  # another run was faster, which is as good
+        # Another run was faster, which is as good.
+        with suppress(sa.exc.DBAPIError):
             await admin.run(f"ALTER DATABASE {name} WITH IS_TEMPLATE false")
+        with suppress(sa.exc.DBAPIError):
             await admin.run(f"DROP DATABASE {name}")
     return len(dead)
