@@ -22,7 +22,7 @@ class Administrator:
     """Creates and drops databases, and holds the lock of its process.
 
     A server that is given has one role for all. On the embedded one we are its superuser, and the
-    application is not: so policies and privileges are in force as in production.
+    application is not: so privileges are in force, and policies as for the owner of a table.
     """
 
     def __init__(self, url: sa.URL, owner: str | None = None) -> None:

@@ -1,7 +1,8 @@
 """The application's own engines, connected to the database of the test.
 
 They keep their pools with their limits, their options, isolation level, `connect_args` and event
-listeners: what is different from production is the address. An engine is the application's by
+listeners: what is different from production is the address. (By rollback, copies of them have one
+connection in the place of a pool.) An engine is the application's by
 identity, where a session factory has it or `isolate` names it, or by its address: one that would
 connect where those do.
 
@@ -26,7 +27,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from .addresses import Address, address_of, elsewhere
 from .drivers import in_transaction, is_lost, run_script, settings_when_new
-from .guard import ask, connect_as_allowed, is_down
+from .guard import connect_as_allowed, is_down, what_to_ask_for
 from .project import PREFIX, project
 from .record import ENDED, NEVER_GIVEN_BACK, REAL_COMMITS_HELP, refuse, running
 
@@ -95,7 +96,7 @@ class Connections:
         return f"The application's is {' or '.join(map(str, sorted(self.addresses)))}."
 
     def adopt(self, dialect: sa.Dialect) -> None:
-        """Know a dialect as that of an engine of the application, and hear what it does."""
+        """Treat a dialect as the application's, and watch its connections."""
         self.dialects.add(dialect)
         methods: Any = dialect
         driver_connection = methods.get_driver_connection
@@ -151,7 +152,7 @@ class Connections:
     def target_or_refuse(self) -> sa.URL:
         """Return the database of the test that runs."""
         if not isinstance(self.target, sa.URL):
-            refuse(self.target, ask() if self.target is OUTSIDE else REAL_COMMITS_HELP)
+            refuse(self.target, what_to_ask_for() if self.target is OUTSIDE else REAL_COMMITS_HELP)
         return self.target
 
     def check_out(self, connection: Any, entry: ConnectionPoolEntry, mine: Any) -> None:

@@ -1,7 +1,7 @@
 """A database of this process, cloned from the template, in which one test at a time works.
 
-A test must find its database as the seeding left it. There are two ways to see to that, by rollback
-and with real commits; each has a database of its own, which is cloned when its first test needs it.
+A test must find its database as the seeding left it. Each path, rollback and real commits, sees to
+that in its own way, in a database of its own, which is cloned when its first test needs it.
 What is not verified to be clean after a test is cloned anew before the next one.
 """
 

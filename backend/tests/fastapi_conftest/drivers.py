@@ -1,18 +1,12 @@
-"""Questions to a connection, answered alike for asyncpg and psycopg."""
+"""What is asked of a connection and done with it, alike for asyncpg, psycopg and psycopg2."""
 
 import asyncio
 from typing import Any
 
 from sqlalchemy.pool import StaticPool
 
-# Options of an engine with one connection, which neither the pool nor the driver, by transactions
-# of its own, may touch.
-ONE_CONNECTION: dict[str, Any] = {
-    "poolclass": StaticPool,
-    "isolation_level": "AUTOCOMMIT",
-    "pool_pre_ping": False,
-    "pool_recycle": -1,
-}
+# Options of an engine with one connection, in which the driver begins no transactions of its own.
+ONE_CONNECTION: dict[str, Any] = {"poolclass": StaticPool, "isolation_level": "AUTOCOMMIT"}
 RESET = "RESET ALL; RESET SESSION AUTHORIZATION; RESET ROLE"
 # RESET undoes also what event listeners of the app have set, so that is set again.
 SETTINGS_WHEN_NEW = f"""

@@ -23,7 +23,7 @@ from .steps import worker_of
 def overrides_end_with_the_test() -> Iterator[None]:
     """What a test overrides in the application ends with it, and so does `app.state`.
 
-    That of mounted applications, too.
+    The same holds for mounted applications.
     """
     with ExitStack() as stack:
         for app in applications():

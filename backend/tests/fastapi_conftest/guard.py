@@ -169,14 +169,15 @@ class Severed:
 
     def __getattr__(self, name: str) -> Any:
         """Refuse everything else."""
-        refuse(f"a connection that was opened before the tests. {OTHERS}", ask())
+        refuse(f"a connection that was opened before the tests. {OTHERS}", what_to_ask_for())
 
 
+KINDS = (sa.Engine, ConnectionPoolEntry, PoolProxiedConnection)
 _put_aside: list[Any] = []  # never closed
 
 
 def sever() -> None:
-    """Have nobody use a connection that was opened before, pooled or held: no event would fire.
+    """Make connections that were opened before unusable, pooled or held: no event would fire.
 
     They belong to other databases. Pools open others in their place.
     """
@@ -190,9 +191,6 @@ def sever() -> None:
             _put_aside.append(it.dbapi_connection)
             is_held = isinstance(it, PoolProxiedConnection)
             it.dbapi_connection = Severed() if is_held else None
-
-
-KINDS = (sa.Engine, ConnectionPoolEntry, PoolProxiedConnection)
 
 
 def allowed() -> list[str]:
@@ -236,7 +234,7 @@ def guarded(connect: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(connect)
     def connect_if_allowed(*args: Any, **to: Any) -> Any:
         if not (_is_down or _connecting.get() or is_open(args, to)):
-            refuse("a connection by the driver itself, past SQLAlchemy.", ask())
+            refuse("a connection by the driver itself, past SQLAlchemy.", what_to_ask_for())
         return connect(*args, **to)
 
     return connect_if_allowed
@@ -247,7 +245,7 @@ def is_open(*arguments: object) -> bool:
     return any(name in str(arguments) for name in open_databases)
 
 
-def ask() -> str:
+def what_to_ask_for() -> str:
     """Say how to reach the database of the test."""
     if wide_fixtures:
         return (

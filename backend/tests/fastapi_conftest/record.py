@@ -13,7 +13,7 @@ from typing import NoReturn, TypeAlias
 
 import pytest
 
-# Not an Exception, so that an application that catches everything cannot swallow it.
+# Not an Exception, so that `except Exception` in the application cannot swallow it.
 Refusal = pytest.fail.Exception
 SetUpError: TypeAlias = pytest.UsageError
 

@@ -18,7 +18,7 @@ from .application import BY_ROLLBACK, OTHER_LOOP, on_another_pool, running_loop
 from .clone import Clone
 from .drivers import in_transaction, is_lost, settings_when_new, sqlstate
 from .fidelity import flaw_of
-from .guard import ask
+from .guard import what_to_ask_for
 from .pill import BEGIN, ENDS, ONLY_HERE, PREPARE, VERIFY
 from .project import PREFIX
 from .record import LEFT, NEVER_GIVEN_BACK, RETRY, refuse, running
@@ -157,14 +157,14 @@ class Rollback(Clone):
     def note_checkout(self, new: Any, _record: object, mine: PoolProxiedConnection) -> None:
         """Let the test that runs know this connection as one of its own.
 
-        Here others go on, as while a pool connects: two tasks that share a session fail as they
-        would in production.
+        Other tasks go on meanwhile, as they do while a pool connects: so two tasks that share a
+        session fail as in production.
         """
         if self.savepoint:
             self.savepoint.known.setdefault(mine)
             try:
                 new.run_async(lambda _: asyncio.sleep(0))
-            except asyncio.CancelledError:  # the pool would close the connection: once more, later
+            except asyncio.CancelledError:  # the pool would close the connection: at the next await
                 if task := asyncio.current_task():
                     task.uncancel()
                     task.cancel()
@@ -172,7 +172,7 @@ class Rollback(Clone):
     def execute(self, name: str, *arguments: Any) -> bool:
         """Execute a statement in the savepoint of the test that runs."""
         if self.savepoint is None:
-            refuse("a statement outside the transaction of a test.", ask())
+            refuse("a statement outside the transaction of a test.", what_to_ask_for())
         if running_loop() is not self.connections.loop:
             refuse(OTHER_LOOP)
         self.savepoint.execute(name, *arguments)

@@ -19,7 +19,7 @@ from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.sql.expression import HasCTE
 
 from .drivers import finish, in_transaction, is_lost, sqlstate
-from .guard import ask
+from .guard import what_to_ask_for
 from .pill import CHECK, CURSORS, ENDS, ONLY_HERE, PREPARED, SAVEPOINT
 from .record import Record, refuse, running
 from .settings import Tells
@@ -98,7 +98,7 @@ class Savepoint:
     def turn(self, mine: PoolProxiedConnection, statement: str) -> Iterator[None]:
         """Let this connection execute something, once all who have asked before have done so."""
         if mine not in self.known:
-            refuse("a statement outside the transaction of a test.", ask())
+            refuse("a statement outside the transaction of a test.", what_to_ask_for())
         self.shared.run_async(self.wait)
         try:
             self.executing = statement

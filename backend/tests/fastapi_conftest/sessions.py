@@ -56,6 +56,32 @@ def relationships_loaded(session: Session) -> Iterator[tuple[Any, str, Any]]:
             yield one, name, state.dict[name]
 
 
+def may_refresh(state: ORMExecuteState) -> bool:
+    """Tell whether this is a query of the test that can refresh what its session has loaded.
+
+    Without a flush before it, it would overwrite what the test has changed.
+    """
+    options = state.execution_options
+    is_of_test = not (state.is_column_load or state.is_relationship_load)
+    is_whole = not {"stream_results", "yield_per"} & options.keys()
+    flushes = state.session.autoflush and options.get("autoflush", True)
+    return bool(state.is_select and state.is_orm_statement and is_of_test and is_whole and flushes)
+
+
+def selected_anew(state: ORMExecuteState) -> Any:
+    """Return the result of a query that refreshes loaded objects; relationships stay loaded."""
+    loaded = [*relationships_loaded(state.session)]
+    result: Any = state.invoke_statement(execution_options={"populate_existing": True})
+    # With joined collections SQLAlchemy demands that the test calls unique(): now and later.
+    demand = result._unique_filter_state  # noqa: SLF001 - no other way to ask
+    again = (result.unique() if demand else result).freeze()()
+    for one, name, value in loaded:
+        if name in sa.inspect(one).unloaded:
+            set_committed_value(one, name, value)
+    again._unique_filter_state = demand  # noqa: SLF001 - nor to demand it
+    return again
+
+
 @contextmanager
 def selecting_anew(session: Session | AsyncSession) -> Iterator[None]:
     """Once another session has committed, refresh loaded objects that this one selects again.
@@ -73,26 +99,8 @@ def selecting_anew(session: Session | AsyncSession) -> Iterator[None]:
         others_committed |= connection not in own
 
     def refresh(state: ORMExecuteState) -> Any:
-        is_of_test = not (state.is_column_load or state.is_relationship_load)
-        options = state.execution_options
-        is_whole = not {"stream_results", "yield_per"} & options.keys()
-        flushes = sync_session.autoflush and options.get("autoflush", True)
         may_be_stale = others_committed or open_databases  # where commits may go unseen
-        is_select = state.is_select and state.is_orm_statement
-        # Without a flush before it, it would overwrite what the test has changed.
-        if not (may_be_stale and is_select and is_of_test and is_whole and flushes):
-            return None
-        loaded = [*relationships_loaded(sync_session)]
-        result: Any = state.invoke_statement(execution_options={"populate_existing": True})
-        # With joined collections SQLAlchemy demands that the test calls unique(): now and later.
-        demand = result._unique_filter_state  # noqa: SLF001 - no other way to ask
-        frozen = (result.unique() if demand else result).freeze()
-        for one, name, value in loaded:
-            if name in sa.inspect(one).unloaded:
-                set_committed_value(one, name, value)
-        again = frozen()
-        again._unique_filter_state = demand  # noqa: SLF001
-        return again
+        return selected_anew(state) if may_be_stale and may_refresh(state) else None
 
     sa.event.listen(sync_session, "after_begin", lambda *these: own.add(these[-1]))
     sa.event.listen(sync_session, "do_orm_execute", refresh)

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from .administrator import Administrator
 from .application import Connections, connections
 from .clone import Clone, Seed
-from .guard import ask
+from .guard import what_to_ask_for
 from .project import check_hooks, project
 from .real_commits import RealCommits
 from .record import BY_FLAW, SetUpError, refuse, running, set_up_error, wide_fixtures
@@ -162,7 +162,7 @@ async def begin_with_savepoint(engine: Any) -> Transaction:
     engine: the one of `clone_for_this_worker`.
     """
     if wide_fixtures:
-        refuse("the transaction of a test, in a fixture that lives longer.", ask())
+        refuse("the transaction of a test, in a fixture that lives longer.", what_to_ask_for())
     worker = worker_of(engine)
     connection = await worker.start_test()
     return Transaction(worker.clone, connection)

@@ -111,17 +111,19 @@ def ddl_of(metadata: sa.MetaData) -> list[str]:
     def collect(statement: Any, *parameters: object) -> None:
         try:
             ddl = (
-                statement if isinstance(statement, str) else statement.compile(dialect=none.dialect)
+                statement
+                if isinstance(statement, str)
+                else statement.compile(dialect=recorder.dialect)
             )
         except sa.exc.CompileError:  # a literal that only a server can render
             parts = getattr(statement.element, "expressions", ())
             ddl = f"{statement.element.name} {[*map(str, parts)]}"
         statements.append(f"{ddl} {parameters}")
 
-    none: Any = sa.create_mock_engine("postgresql://", collect)
-    none.exec_driver_sql = collect  # for listeners that are functions
+    recorder: Any = sa.create_mock_engine("postgresql://", collect)
+    recorder.exec_driver_sql = collect  # for listeners that are functions
     try:
-        metadata.create_all(none)
+        metadata.create_all(recorder)
     except Exception:  # noqa: BLE001 - a listener asks the server, which is not there
         statements = [*listeners_of(metadata)]
         for table in metadata.tables.values():
