@@ -139,6 +139,38 @@ async def test_one_that_is_added_by_a_test(override_get_db):
     assert ran_again(result) == {}
 
 
+def test_its_listeners_may_need_what_only_a_request_has(project: Project) -> None:
+    project.app_engine(
+        """
+from contextvars import ContextVar
+
+tenant = ContextVar("tenant")
+
+@sa.event.listens_for(engine.sync_engine, "begin")
+def choose(connection):
+    connection.exec_driver_sql(f"SET LOCAL app.tenant = '{tenant.get()}'")
+"""
+    )
+    project.replace("tests/conftest.py", "fc.seed_once(engine, setup_roles)", "asyncio.sleep(0)")
+    project.replace("tests/conftest.py", "import sys\n", "import asyncio\nimport sys\n")
+    write_tests(
+        project,
+        """
+from app.db import tenant
+
+@pytest.mark.parametrize("who", ["ada", "grace"])
+async def test_it(db, who):
+    tenant.set(who)
+    assert await db.scalar(sa.text("SELECT current_setting('app.tenant')")) == who
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+    assert counts(result) == (0, 0, 0)
+
+
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 @pytest.mark.parametrize("lines", ["", "engine = engine.execution_options(logging_token='it')"])
 def test_its_json_functions_are_those_of_its_tests(

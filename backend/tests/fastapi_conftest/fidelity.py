@@ -6,6 +6,8 @@ what the connections of another engine are like: where there is such a differenc
 tells it, all tests get real commits.
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -21,11 +23,15 @@ OF_TRANSACTIONS = ("default_transaction_", "transaction_timeout")
 
 
 def settings(connection: sa.Connection) -> dict[str, str]:
-    """Return what a connection is like."""
-    found = {str(name): str(value) for name, value in connection.execute(sa.text(SETTINGS))}
-    dbapi_connection = connection.connection.dbapi_connection
-    return found | {
-        "autocommit": str(bool(getattr(dbapi_connection, "autocommit", False))),
+    """Return what a connection is like.
+
+    It is asked unseen by the application's listeners, some of which work within a request only.
+    """
+    dbapi_connection: Any = connection.connection.dbapi_connection
+    cursor = dbapi_connection.cursor()
+    cursor.execute(SETTINGS)
+    return dict(cursor.fetchall()) | {
+        "autocommit": str(bool(dbapi_connection.autocommit)),
         "the driver": connection.dialect.driver,
     }
 

@@ -35,7 +35,8 @@ ROUTINES = r"""
           '(^|[;$'']|--[^\n]*\n|\*/|\m(begin|then|else|loop))\s*(re)?set\s|\mset_config\s*\('
           AS outlasts,
         is_other OR body ~* '\m(create|alter|drop|truncate|execute|prepare|(ref)?cursor)\M' AS hides
-      FROM routines
+      FROM routines WHERE is_other
+        OR body ~* '\m(set|reset|execute|create|alter|drop|truncate|prepare|(ref)?cursor)'
       UNION SELECT r.proname, r.is_trigger, f.sets, f.outlasts, f.hides
       FROM routines AS r JOIN found AS f ON strpos(body, f.proname) > 0
     ) SELECT proname, bool_or(is_trigger) AS is_trigger, bool_or(sets) AS sets,
