@@ -165,6 +165,11 @@ WRONG_ARGUMENTS = {
         "Base.metadata, schema_files=Path('tests').rglob('*.py')",
         "not a list",
     ),
+    "no file of the schema at all": (
+        "Base.metadata",
+        "Base.metadata, schema_files=[*Path('nowhere').rglob('*.py')]",
+        "correct the pattern by which it was made",
+    ),
     "a copy of the application's own engine among what is allowed": (
         "Base.metadata",
         "Base.metadata, allowed=[SessionLocal.kw['bind'].execution_options(a=1)]",

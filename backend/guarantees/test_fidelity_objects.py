@@ -87,6 +87,52 @@ async def test_it(client, db, entities):
     result.assert_outcomes(passed=4)
 
 
+def test_a_collection_that_is_appended_to_before_it_is_loaded_does_no_harm(
+    project: Project,
+) -> None:
+    write_on_both_paths(
+        project,
+        RELATED
+        + """
+async def test_it(client, db):
+    role = await db.scalar(sa.select(Role))
+    await client.post("/users/ada")
+    db.add(User(email="grace", role=role))
+    found = await db.scalars(sa.select(User.email).order_by(User.email))
+    assert found.all() == ["ada", "grace"]
+    assert len((await db.scalars(sa.select(User))).all()) == 2
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+
+
+def test_a_query_of_a_hook_before_the_flush_keeps_what_the_test_has_changed(
+    project: Project,
+) -> None:
+    write_on_both_paths(
+        project,
+        """
+async def test_it(client, db):
+    @sa.event.listens_for(db.sync_session, "before_flush")
+    def audit(session, *_):
+        session.scalars(sa.select(User)).all()
+
+    await client.post("/users/ada")
+    ada = await db.scalar(sa.select(User))
+    ada.email = "lovelace"
+    await db.commit()
+    assert await emails(db) == ["lovelace"]
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+
+
 def test_a_query_that_is_not_to_flush_keeps_what_the_test_has_changed(project: Project) -> None:
     write_on_both_paths(
         project,

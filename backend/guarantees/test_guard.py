@@ -408,6 +408,40 @@ async def test_it():
     result.assert_outcomes(passed=2)
 
 
+def test_our_tests_go_on_after_one_of_another_project(project: Project) -> None:
+    for path in ("tests/test_1.py", "tests/test_3.py"):
+        project.write(
+            path,
+            "import sqlalchemy as sa\n"
+            "async def test_it(db): assert await db.scalar(sa.text('SELECT 1')) == 1\n",
+        )
+    project.write("other/test_2.py", "def test_it(): pass")
+
+    result = project.run("tests/test_1.py", "other", "tests/test_3.py")
+
+    result.assert_outcomes(passed=3)
+
+
+def test_an_engine_with_the_applications_address_may_not_be_allowed(project: Project) -> None:
+    project.isolate(
+        "allowed=[other]",
+        "from app.db import engine as apps_engine\n"
+        "from sqlalchemy.ext.asyncio import create_async_engine\n"
+        "other = create_async_engine(apps_engine.url)\n",
+    )
+    write_tests(project, "async def test_it(db): pass")
+
+    result = project.run()
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        [
+            "*allowed has *127.0.0.1:1/production, by which the application connects",
+            "*To fix it: remove it*",
+        ]
+    )
+
+
 def test_an_address_in_the_environment_does_not_win_over_the_one_that_is_given(
     project: Project,
 ) -> None:

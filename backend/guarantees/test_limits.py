@@ -175,6 +175,9 @@ AGAIN = {
         return asyncio.run(read())
     assert await asyncio.to_thread(elsewhere) == 1
 """,
+    "the figures of the pool": """
+    assert apps_engine.pool.size() == 5
+""",
     "an engine no factory uses": """
     other = sa.ext.asyncio.create_async_engine(apps_engine.url)
     async with other.connect() as connection:
@@ -232,8 +235,8 @@ TABLES = {
     "## On both paths": BOTH_PATHS,
     "## What runs again with real commits": AGAIN,
 }
-# Rows that other tests reproduce: the one below, test_run_again, and those of real commits.
-ELSEWHERE = {"a rerun"}
+# Rows that other tests reproduce: test_run_again, test_own_engines, and those of real commits.
+ELSEWHERE = {"a rerun", "of several engines"}
 
 
 def write_each(project: Project, bodies: dict[str, str]) -> None:

@@ -121,6 +121,11 @@ CREATE FUNCTION use_little() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
   SET work_mem = '64kB'; END $$;
 CREATE FUNCTION use_for_now(memory text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
   PERFORM set_config('work_mem', memory, true); SET LOCAL jit = off; END $$;
+CREATE FUNCTION use_once(memory text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+  PERFORM set_config('app.use',
+    coalesce(nullif(current_setting('app.use', true), ''), memory), false); END $$;
+CREATE FUNCTION use_it() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+  PERFORM Use_Once('1MB'); END $$;
 CREATE FUNCTION tidy() RETURNS void LANGUAGE plpgsql
   AS 'BEGIN UPDATE users SET desk = NULL WHERE desk = 7; END'"""
 TRIGGER = """;
@@ -155,6 +160,16 @@ BY_ROUTINE = {
     await a.execute(sa.select(sa.func.use_little()))
     await a.commit()
     assert await a.scalar(sa.text("SHOW work_mem")) == "64kB"
+""",
+    "a setting that is made with what another one is": """
+    await a.execute(sa.select(sa.func.use_once("1MB")))
+    await a.commit()
+    assert await a.scalar(sa.text("SELECT current_setting('app.use', true)")) == "1MB"
+""",
+    "a setting by a function whose name is written otherwise": """
+    await a.execute(sa.select(sa.func.use_it()))
+    await a.commit()
+    assert await a.scalar(sa.text("SELECT current_setting('app.use', true)")) == "1MB"
 """,
     "a construct of the application's own": """
     await b.execute(sa.select(Role))

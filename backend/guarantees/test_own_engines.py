@@ -101,7 +101,7 @@ heard = []
 def hear(name, *_, **__):
     heard.append(name)
 
-for name in "begin", "commit", "rollback", "checkout", "checkin", "handle_error":
+for name in "begin", "commit", "rollback", "handle_error":
     sa.event.listen(engine.sync_engine, name, partial(hear, name))
 """
     )
@@ -117,10 +117,7 @@ async def test_it(override_get_db, transactions_are):
         await session.commit()
         with pytest.raises(sa.exc.DBAPIError):
             await session.execute(sa.text("SELECT 1 / 0"))
-    assert heard == [
-        "checkout", "begin", "commit", "checkin",
-        "checkout", "begin", "handle_error", "rollback", "checkin",
-    ]
+    assert heard == ["begin", "commit", "begin", "handle_error", "rollback"]
 
 async def test_one_that_is_added_by_a_test(override_get_db):
     counted = []
@@ -136,7 +133,158 @@ async def test_one_that_is_added_by_a_test(override_get_db):
     result = project.run()
 
     result.assert_outcomes(passed=4)
+    assert counts(result)[0] == 2
     assert ran_again(result) == {}
+
+
+# What an engine does with each connection, unseen by the one that all share.
+FLAWS = {
+    "the application's engine has the option postgresql_readonly": (
+        "engine = engine.execution_options(postgresql_readonly=True)\n"
+        "SessionLocal = async_sessionmaker(engine, expire_on_commit=False)"
+    ),
+    "the application's engine has the option isolation_level": (
+        "engine = engine.execution_options(isolation_level='READ COMMITTED')\n"
+        "SessionLocal = async_sessionmaker(engine, expire_on_commit=False)"
+    ),
+    "the application's engine has a listener of checkout": (
+        "sa.event.listen(engine.sync_engine, 'checkout', lambda *_: None)"
+    ),
+    "the application's engine has a listener of do_execute": (
+        "@sa.event.listens_for(engine.sync_engine, 'do_execute')\n"
+        "def run(cursor, statement, parameters, context):\n"
+        "    cursor.execute(statement, parameters)\n"
+        "    return True"
+    ),
+    "the application's listeners of connect create something": (
+        "@sa.event.listens_for(engine.sync_engine, 'connect')\n"
+        "def create(new, _):\n"
+        "    new.cursor().execute('CREATE EXTENSION IF NOT EXISTS citext')\n"
+        "    new.commit()"
+    ),
+}
+
+
+@pytest.mark.parametrize("flaw", FLAWS)
+@pytest.mark.usefixtures("each_driver")
+def test_what_it_does_with_each_connection_means_real_commits(project: Project, flaw: str) -> None:
+    project.app_engine(FLAWS[flaw])
+    project.replace("tests/conftest.py", "fc.seed_once(engine, setup_roles)", "asyncio.sleep(0)")
+    project.replace("tests/conftest.py", "import sys\n", "import asyncio\nimport sys\n")
+    write_tests(
+        project,
+        """
+@pytest.mark.parametrize("time", [1, 2])
+async def test_it(db, time):
+    assert (await db.scalars(sa.select(User.email))).all() == []
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+    assert list(causes(result, "real commits for all")) == [flaw]
+
+
+SECOND = """
+second = create_async_engine(engine.url, json_deserializer=len)
+Second = async_sessionmaker(second)
+"""
+LISTENS = """
+second = create_async_engine(engine.url)
+sa.event.listen(second.sync_engine, "connect", print)
+Second = async_sessionmaker(second)
+"""
+
+
+@pytest.mark.parametrize(
+    ("lines", "what"), [(SECOND, "the JSON functions"), (LISTENS, "the listeners of connect")]
+)
+def test_a_second_engine_that_is_otherwise_means_real_commits(
+    project: Project, lines: str, what: str
+) -> None:
+    project.app_engine(lines)
+    project.replace("tests/conftest.py", "from app.db import", "from app.db import Second,")
+    project.replace("tests/conftest.py", "[SessionLocal]", "[SessionLocal, Second]")
+    write_tests(project, "async def test_it(client): await client.post('/users/ada')")
+
+    result = project.run()
+
+    result.assert_outcomes(passed=1)
+    (cause,) = causes(result, "real commits for all")
+    assert cause.startswith(f"the application's connections have {what} ")
+
+
+def test_by_rollback_the_drivers_options_are_those_of_the_first_engine(project: Project) -> None:
+    project.app_engine(
+        "second = create_async_engine(engine.url, connect_args={'command_timeout': 0.2})\n"
+        "Second = async_sessionmaker(second)"
+    )
+    project.replace("tests/conftest.py", "from app.db import", "from app.db import Second,")
+    project.replace("tests/conftest.py", "[SessionLocal]", "[SessionLocal, Second]")
+    write_on_both_paths(
+        project,
+        """
+from contextlib import nullcontext as does_not_raise
+from app.db import Second
+
+async def test_it(override_get_db, transactions_are):
+    fails = does_not_raise() if transactions_are == "savepoints" else pytest.raises(TimeoutError)
+    async with Second() as session:
+        with fails:
+            await session.execute(sa.text("SELECT pg_sleep(0.5)"))
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+    assert ran_again(result) == {}
+
+
+def test_an_engine_that_is_derived_and_kept_works_in_later_tests(project: Project) -> None:
+    write_on_both_paths(
+        project,
+        """
+from functools import cache
+from app.db import engine as apps_engine
+
+@cache
+def derived(**options):
+    return apps_engine.execution_options(**options)
+
+@pytest.mark.parametrize("options", [{"isolation_level": "AUTOCOMMIT"}, {"logging_token": "it"}])
+@pytest.mark.parametrize("time", [1, 2])
+async def test_it(client, db, options, time):
+    async with derived(**options).connect() as connection:
+        assert await connection.scalar(sa.text("SELECT 1")) == 1
+    await client.post("/users/ada")
+    assert await emails(db) == ["ada"]
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=8)
+
+
+def test_the_figures_of_its_pool_are_those_of_production(project: Project) -> None:
+    project.app_engine("", "pool_size=3")
+    write_on_both_paths(
+        project,
+        """
+from app.db import engine as apps_engine
+
+async def test_it(db):
+    await db.scalar(sa.select(User.id))
+    assert (apps_engine.pool.size(), apps_engine.pool.checkedout()) == (3, 1)
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+    assert list(ran_again(result)) == ["test_it[savepoints]"]
 
 
 def test_its_listeners_may_need_what_only_a_request_has(project: Project) -> None:

@@ -43,6 +43,13 @@ CREATE TRIGGER remember BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION rem
 """
 
 
+COUNTING = """;
+CREATE FUNCTION count_them() RETURNS trigger LANGUAGE plpgsql
+  AS 'BEGIN UPDATE users SET desk = 1; RETURN NULL; END';
+CREATE TRIGGER count_them AFTER INSERT ON roles EXECUTE FUNCTION count_them()
+"""
+
+
 @pytest.fixture(autouse=True)
 def schema(project: Project) -> None:
     """A function that makes a setting, and one that reads; autouse because every run has them."""
@@ -103,6 +110,26 @@ def test_the_set_of_an_update_makes_no_setting(project: Project) -> None:
         """
 async def test_it(db):
     await db.execute(sa.text("UPDATE users\\nSET desk = 1"))
+    await db.commit()
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+    assert ran_again(result) == {}
+
+
+def test_nor_does_an_update_where_a_trigger_updates_too(project: Project) -> None:
+    project.write("schema.sql", FUNCTIONS + COUNTING)
+    write_on_both_paths(
+        project,
+        """
+async def test_it(client, db):
+    await client.post("/users/ada")
+    await db.execute(sa.update(User).values(desk=2))
+    await db.commit()
+    await db.execute(sa.text("UPDATE users SET desk = 3"))
     await db.commit()
 """,
     )

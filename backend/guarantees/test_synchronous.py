@@ -320,3 +320,93 @@ def test_it(db):
 
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*Another session of this test holds the lock, such as*"])
+
+
+@pytest.mark.parametrize("kept", ["kept.append(session)", "session.info['itself'] = session"])
+def test_a_session_that_a_thread_has_left_open_is_named_and_the_run_goes_on(
+    synchronous: Project, kept: str
+) -> None:
+    write(
+        synchronous,
+        f"""
+kept = []
+
+def test_1(db):
+    def read():
+        session = SessionLocal()
+        assert count(session) == 0
+        {kept}
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    thread.join()
+
+def test_2(db):
+    assert count(db) == 0
+""",
+    )
+
+    result = synchronous.run()
+
+    result.assert_outcomes(passed=2)
+    assert "The run ends here" not in str(result.stdout)
+
+
+def test_a_thread_that_lives_on_gives_back_what_nobody_uses_any_more(synchronous: Project) -> None:
+    write(
+        synchronous,
+        """
+from concurrent.futures import ThreadPoolExecutor
+
+pool = ThreadPoolExecutor(1)
+
+def test_1(db):
+    def read():
+        session = SessionLocal()
+        assert count(session) == 0
+        session.info["itself"] = session
+
+    pool.submit(read).result()
+
+def test_2(db):
+    assert count(db) == 0
+""",
+    )
+
+    result = synchronous.run()
+
+    result.assert_outcomes(passed=2)
+    assert causes(result, "left") == {}
+
+
+def test_a_scoped_session_is_served_by_its_factory(synchronous: Project) -> None:
+    app = "SessionLocal = sessionmaker("
+    synchronous.replace("app/db.py", app, f"from sqlalchemy.orm import scoped_session\n{app}")
+    synchronous.write(
+        "app/db.py",
+        synchronous.read("app/db.py") + "\n\nScoped = scoped_session(SessionLocal)\n",
+    )
+    synchronous.replace("tests/conftest.py", "[SessionLocal]", "[Scoped.session_factory]")
+    synchronous.replace("tests/conftest.py", "from app.db import", "from app.db import Scoped,")
+    write(
+        synchronous,
+        """
+from app.db import Scoped
+
+@pytest.fixture(autouse=True)
+def removed(override_get_db):
+    yield
+    Scoped.remove()
+
+@pytest.mark.parametrize("time", [1, 2])
+def test_it(removed, time):
+    Scoped.add(User(email="ada"))
+    Scoped.commit()
+    assert count(Scoped) == 1
+""",
+    )
+
+    result = synchronous.run()
+
+    result.assert_outcomes(passed=2)
+    assert causes(result, "connection ended after the test") == {}

@@ -23,7 +23,7 @@ from weakref import WeakSet, ref
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
 
 from .addresses import Address, address_of, elsewhere
 from .drivers import in_transaction, is_lost, run_script, settings_when_new
@@ -61,6 +61,11 @@ class Opened:
     script: str = ""
     pid: int = 0
     was_handed_out: bool = False
+
+    @property
+    def is_in_thread(self) -> bool:
+        """Whether the thread that has asked for it still runs, and may go on to use it."""
+        return self.thread is not None and self.thread.is_alive()
 
     @property
     def is_here(self) -> bool:
@@ -185,7 +190,7 @@ class Connections:
         """Return the connections that other threads have and have not given back."""
         here = threading.current_thread()
         held = [opened for _, opened in self.all() if opened.holder()]
-        return [opened for opened in held if opened.loop is None and opened.thread is not here]
+        return [it for it in held if it.loop is None and it.thread is not here and it.is_in_thread]
 
     async def tidy(self, connection: AsyncConnection) -> list[int]:
         """Make all connections as good as new, or end them; return the process ids of the former.
@@ -261,17 +266,31 @@ def engines_of_the_app() -> list[Any]:
 
 
 def on_another_pool(engine: Any, pool: Any, dialect: sa.Dialect) -> Any:
-    """Return an engine with the options and the event listeners of this one, and another pool.
+    """Return an engine with the options of this one, and another pool.
 
-    They share their listeners: those that are added later, too.
+    They share the listeners for events of an engine: those that are added later, too.
     """
     other = copy(engine)
     if hasattr(engine, "_proxied"):  # it was made by execution_options(), and has no pool itself
         other._proxied = on_another_pool(engine._proxied, pool, dialect)  # noqa: SLF001 - as above
     else:
         other.pool = pool
-    other.dialect, other._has_events = dialect, True  # noqa: SLF001 - else later ones are not heard
+    other.dialect, other.dispatch = dialect, engine.dispatch
+    other._has_events = True  # noqa: SLF001 - else those that are added later are not heard
     return other
+
+
+def for_the_test(engine: Any, poolclass: type[Pool], dialect: sa.Dialect) -> tuple[Any, Any]:
+    """Return an engine for the test's own connection, with its pool: like one of the application's.
+
+    Listeners hear when it opens a connection, and nothing else: some work within a request only.
+    """
+    pool = poolclass(engine.pool._creator, dialect=dialect)  # noqa: SLF001 - as Pool.recreate
+    for listener in engine.pool.dispatch.connect.listeners:
+        sa.event.listen(pool, "connect", listener)
+    other = on_another_pool(engine, pool, dialect)
+    del other.dispatch
+    return other, pool
 
 
 @cache

@@ -11,6 +11,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from .drivers import sqlstate
+
 # What a driver, a client or a listener has set, and what a transaction is like.
 SETTINGS = """
     SELECT name, setting FROM pg_settings
@@ -20,6 +22,10 @@ SETTINGS = """
     UNION ALL SELECT 'the isolation level', current_setting('transaction_isolation')
 """
 OF_TRANSACTIONS = ("default_transaction_", "transaction_timeout")
+# Events whose listeners execute the statements of others, or work on a connection unseen.
+EXECUTES = ("do_execute", "do_executemany", "do_execute_no_params")
+OF_JSON = ("_json_serializer", "_json_deserializer")
+OF_A_POOL = ("checkout", "checkin", "reset")
 
 
 def settings(connection: sa.Connection) -> dict[str, str]:
@@ -28,24 +34,52 @@ def settings(connection: sa.Connection) -> dict[str, str]:
     It is asked unseen by the application's listeners, some of which work within a request only.
     """
     dbapi_connection: Any = connection.connection.dbapi_connection
+    connects: Any = connection.engine.pool.dispatch.connect.listeners
     cursor = dbapi_connection.cursor()
     cursor.execute(SETTINGS)
     return dict(cursor.fetchall()) | {
         "autocommit": str(bool(dbapi_connection.autocommit)),
         "the driver": connection.dialect.driver,
+        "the JSON functions": str([getattr(connection.dialect, name) for name in OF_JSON]),
+        "the listeners of connect": str([it for it in connects if not is_sqlalchemys(it)]),
     }
 
 
+def is_sqlalchemys(listener: Any) -> bool:
+    """Tell whether a listener is SQLAlchemy's own."""
+    return str(getattr(listener, "__module__", "")).startswith("sqlalchemy")
+
+
 async def flaw_of(engines: list[AsyncEngine]) -> str | None:
-    """Return what rollback cannot show of the connections of these engines, if anything."""
+    """Return what rollback cannot show of these engines and their connections, if anything."""
     found: list[dict[str, str]] = []
     for engine in engines:
-        async with engine.connect() as connection:
-            found.append(await connection.run_sync(settings))
+        if flaw := flaw_of_engine(engine.sync_engine):
+            return flaw
+        try:
+            async with engine.connect() as connection:
+                found.append(await connection.run_sync(settings))
+        except Exception as error:
+            if sqlstate(error) != "25006":  # read_only_sql_transaction, as the database is
+                raise
+            return "the application's listeners of connect create something"
     shown = {name: it for name, it in found[0].items() if not name.startswith(OF_TRANSACTIONS)}
     shown |= {"the isolation level": "read committed", "autocommit": "False"}
     for theirs in found:
         for name in sorted(shown.keys() | theirs.keys()):
             if shown.get(name) != theirs.get(name):
                 return f"the application's connections have {name} {theirs.get(name)!r}"
+    return None
+
+
+def flaw_of_engine(engine: Any) -> str | None:
+    """Return what an engine does with each connection that one shared connection cannot show."""
+    options = engine.dialect.connection_characteristics.keys() & engine.get_execution_options()
+    for name in options - {"logging_token"}:
+        return f"the application's engine has the option {name}"
+    dispatches = engine.dialect.dispatch, engine.pool.dispatch
+    for dispatch, names in zip(dispatches, (EXECUTES, OF_A_POOL), strict=True):
+        for name in names:
+            if getattr(dispatch, name).listeners:
+                return f"the application's engine has a listener of {name}"
     return None

@@ -64,7 +64,11 @@ def guard(connections: Any) -> Iterator[None]:
 
     connections: of the application, which lead to the database of the test.
     """
-    _trusted.update(each.dialect for each in project().allowed if not isinstance(each, str))
+    for engine in [each for each in project().allowed if not isinstance(each, str)]:
+        if connections.owns(engine.dialect, engine.dialect.create_connect_args(engine.url)[1]):
+            problem = f"allowed has {engine.url!r}, by which the application connects"
+            raise set_up_error(problem, f"remove it, {project().place}")
+        trust(engine.dialect)
 
     def connect(dialect: sa.Dialect, record: Any, args: Any, to: Any) -> Any:
         return None if _is_down else connect_as_allowed(connections, dialect, record, args, to)
@@ -123,7 +127,7 @@ def connect_as_allowed(
         pass
     elif connections.owns(dialect, to):
         args, to = connections.where(dialect, record, to)
-    elif dialect.name not in allowed():
+    elif dialect.name not in allowed_dialects():
         is_other = dialect.name != "postgresql"
         name = f"a {dialect.name} database" if is_other else address_of(to)
         how_to = (
@@ -184,7 +188,8 @@ def sever() -> None:
     gc.unfreeze()  # what is frozen is not among the objects
     found = [it for it in gc.get_objects() if issubclass(type(it), KINDS)]
     engines = [it for it in found if isinstance(it, sa.Engine)]
-    spared = [it.pool for it in engines if it.dialect in _trusted or it.dialect.name in allowed()]
+    names = allowed_dialects()
+    spared = [it.pool for it in engines if it.dialect in _trusted or it.dialect.name in names]
     for it in found:
         pool = getattr(it, "_pool", None) or getattr(it, "_ConnectionRecord__pool", None)
         if not isinstance(it, sa.Engine) and it.dbapi_connection and pool not in spared:
@@ -193,7 +198,7 @@ def sever() -> None:
             it.dbapi_connection = Severed() if is_held else None
 
 
-def allowed() -> list[str]:
+def allowed_dialects() -> list[str]:
     """Return the names of the dialects that may connect."""
     return [each for each in project().allowed if isinstance(each, str)]
 
@@ -224,8 +229,13 @@ def open_to_everybody(database: str) -> Iterator[None]:
 def open_engine(url: sa.URL, **options: Any) -> AsyncEngine:
     """Make an engine that may connect."""
     engine = create_async_engine(url, **options)
-    _trusted.add(engine.dialect)
+    trust(engine.dialect)
     return engine
+
+
+def trust(dialect: sa.Dialect) -> None:
+    """Let the engines of a dialect connect, and keep what they have connected."""
+    _trusted.add(dialect)
 
 
 def guarded(connect: Callable[..., Any]) -> Callable[..., Any]:

@@ -108,7 +108,9 @@ def is_ours(item: pytest.Item) -> bool:
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Prepare the server before xdist's workers start: only they will know whether it is needed."""
-    if session.config.getoption("tx", default=None) and not only_looks(session.config):
+    has_workers = session.config.getoption("tx", default=None)
+    is_worker = hasattr(session.config, "workerinput")
+    if has_workers and not is_worker and not only_looks(session.config):
         with suppress(SetUpError):
             prepare_schema(session.config)
 

@@ -114,7 +114,8 @@ def project() -> Project:
 def driver_for(sessions: Any) -> str:
     """Return the asynchronous driver of the application, or one that is installed."""
     for factory in sessions if isinstance(sessions, list | tuple) else ():
-        if isinstance(bind := getattr(factory, "kw", {}).get("bind"), AsyncEngine):
+        bind = getattr(factory, "kw", {}).get("bind")
+        if bind and bind.dialect.driver in ("asyncpg", "psycopg", "psycopg_async"):
             return str(bind.url.drivername)
     installed = [name for name in ("asyncpg", "psycopg") if find_spec(name)]
     return f"postgresql+{(*installed, 'asyncpg')[0]}"
@@ -184,10 +185,8 @@ def wrong_engines(told: Project) -> Iterator[tuple[str, str]]:
             yield f"engines has {each!r}, which is no engine", "list engines"
         elif each.dialect.name != "postgresql":
             yield f"engines has one of {each.dialect.name}", "list it in allowed=[...]"
-    engines = [*told.engines, *(factory.kw.get("bind") for factory in told.sessions)]
-    for each in told.allowed:
-        dialect = getattr(each, "dialect", each)
-        if dialect in ("postgresql", *(engine.dialect for engine in engines if engine)):
+    for each in told.allowed:  # an engine that reaches the application's is refused by the guard
+        if each == "postgresql":
             yield f"allowed has {each!r}, by which the application connects", "remove it"
         elif not (isinstance(each, sa.Engine | AsyncEngine) or str(each).isidentifier()):
             yield f"allowed has {each!r}", 'list engines, or names of dialects such as "sqlite"'
@@ -195,6 +194,8 @@ def wrong_engines(told: Project) -> Iterator[tuple[str, str]]:
 
 def missing_files(told: Project) -> Iterator[tuple[str, str]]:
     """Yield which files that `isolate` was told of are not there."""
+    if told.schema_files == []:
+        yield "schema_files is an empty list", "correct the pattern by which it was made"
     for path in told.schema_files:
         if not Path(path).is_file():
             fix = "list files, a folder's as [*FOLDER.rglob('*.py')]"

@@ -6,13 +6,14 @@ would be complete.
 """
 
 import asyncio
+import gc
 from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from .application import OUTSIDE, Opened, on_another_pool
+from .application import OUTSIDE, Opened, for_the_test
 from .clone import Clone
 from .drivers import ONE_CONNECTION, sqlstate
 from .guard import open_engine
@@ -67,7 +68,7 @@ class RealCommits(Clone):
         super().__init__(*arguments)
         engine = self.connections.engines[0]
         first = getattr(engine, "sync_engine", engine)
-        own = on_another_pool(first, first.pool.recreate(), first.dialect)
+        own, _ = for_the_test(first, first.dialect.get_pool_class(first.url), first.dialect)
         self.own = AsyncEngine(own) if isinstance(engine, AsyncEngine) else own
         self.cleaner = open_engine(self.admin.own_url(self.name), **ONE_CONNECTION)
 
@@ -109,6 +110,8 @@ class RealCommits(Clone):
 
     async def threads_that_stay(self) -> list[Opened]:
         """Return the connections that threads do not give back within some time."""
+        if self.connections.held_by_threads():
+            gc.collect()  # what nobody has closed, and nobody uses any more
         for _ in range(PATIENCE * 100):
             if not self.connections.held_by_threads():
                 break

@@ -5,20 +5,19 @@ the test that runs; without a test, whatever asks for a statement is refused.
 """
 
 import asyncio
-from collections.abc import Callable
 from copy import copy
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, StaticPool
 
-from .application import BY_ROLLBACK, OTHER_LOOP, on_another_pool, running_loop
+from .application import BY_ROLLBACK, OTHER_LOOP, for_the_test, on_another_pool, running_loop
 from .clone import Clone
 from .drivers import in_transaction, is_lost, settings_when_new, sqlstate
-from .fidelity import flaw_of
-from .guard import what_to_ask_for
+from .fidelity import EXECUTES, flaw_of
+from .guard import trust, what_to_ask_for
 from .pill import BEGIN, ENDS, ONLY_HERE, PREPARE, VERIFY
 from .project import PREFIX
 from .record import LEFT, NEVER_GIVEN_BACK, RETRY, refuse, running
@@ -31,6 +30,16 @@ NAMESAKES = """
     JOIN pg_namespace AS n ON n.oid = connamespace GROUP BY n.oid, conname
     HAVING bool_or(condeferrable) AND NOT bool_and(condeferrable) LIMIT 1
 """
+
+
+class OneConnection(StaticPool):
+    """A pool of one connection, whose figures are not those of the application's pool."""
+
+    def size(self, *_: object) -> NoReturn:
+        """Refuse what the pool in production would tell."""
+        refuse("the figures of a pool: here all sessions share one connection.")
+
+    checkedin = checkedout = overflow = timeout = size
 
 
 class Rollback(Clone):
@@ -65,14 +74,13 @@ class Rollback(Clone):
         if self.flaw:
             return
         first: Any = engines[0].sync_engine
-        dialect, listeners = self.emulating(first.dialect), first.pool.dispatch
-        pool = StaticPool(first.pool._creator, dialect=dialect, _dispatch=listeners)  # noqa: SLF001 - as Pool.recreate
+        own, pool = for_the_test(first, OneConnection, self.emulating(first.dialect))
         sa.event.listen(pool, "connect", partial(self.prepare, first.dialect))
         sa.event.listen(pool, "checkout", self.note_checkout)
-        self.engine = AsyncEngine(on_another_pool(first, pool, dialect))
+        self.engine = AsyncEngine(own)
         self.stand_ins = [(each, self.stand_in(each.sync_engine, pool)) for each in engines]
-        async with self.engine.connect() as own:  # from now on there is this one connection
-            settings, _ = await own.run_sync(lambda it: settings_when_new(it.connection))
+        async with self.engine.connect() as one:  # from now on there is this one connection
+            settings, _ = await one.run_sync(lambda it: settings_when_new(it.connection))
             self.facts = Facts(settings, self.are_deferrable, self.tells)
 
     def stand_in(self, own: Any, pool: StaticPool) -> Any:
@@ -80,6 +88,8 @@ class Rollback(Clone):
         other = on_another_pool(own, pool, self.emulating(own.dialect))
         # An app that closes its pool must not close the one connection.
         other.dispose = lambda *_, **__: None
+        # The app may keep what it derives, for longer than there is a stand-in.
+        other.execution_options = own.execution_options
         return other
 
     def emulating(self, dialect: Any) -> Any:
@@ -87,13 +97,14 @@ class Rollback(Clone):
         other = copy(dialect)
         vars(other).pop("dispatch", None)  # of the other one, whose listeners are its own
         other.dispatch._update(dialect.dispatch, only_propagate=False)  # noqa: SLF001 - as Pool does
+        trust(other)  # its one connection is not to be severed
         sa.event.listen(other, "handle_error", self.on_error)
-        for name in ("do_execute", "do_executemany", "do_execute_no_params"):
-            sa.event.listen(other, name, partial(self.execute, name), insert=True)
+        for name in EXECUTES:
+            sa.event.listen(other, name, partial(self.execute, name))
         for name in ("do_commit", "do_rollback", "get_driver_connection"):
             setattr(other, name, getattr(self, name))
         for name in ("set_isolation_level", "set_readonly", "set_deferrable"):
-            setattr(other, name, self.not_in_a_test(getattr(other, name)))
+            setattr(other, name, self.change)
         return other
 
     def prepare(self, dialect: sa.Dialect, new: Any, record: ConnectionPoolEntry) -> None:
@@ -188,17 +199,11 @@ class Rollback(Clone):
         if self.savepoint:
             self.savepoint.roll_back(mine)
 
-    def not_in_a_test(self, change: Callable[..., None]) -> Callable[..., None]:
-        """Have the dialect refuse what the transaction of a test cannot change any more."""
-
-        def change_or_refuse(connection: Any, value: Any) -> None:
-            if self.savepoint and self.savepoint.shared is connection and value:
-                self.savepoint.refuse(
-                    "isolation level and access mode of a test's transaction are fixed."
-                )
-            change(connection, value)
-
-        return change_or_refuse
+    def change(self, _: object, value: Any) -> None:
+        """Refuse what the transaction of a test cannot change any more."""
+        if value:
+            refuse_now = self.savepoint.refuse if self.savepoint else refuse
+            refuse_now("isolation level and access mode of a test's transaction are fixed.")
 
     def get_driver_connection(self, of: Any) -> Any:
         """Refuse the connection of the driver, by which a session could work unseen."""

@@ -52,7 +52,7 @@ def relationships_loaded(session: Session) -> Iterator[tuple[Any, str, Any]]:
     """Yield the relationships that the objects of a session have loaded, with their values."""
     for one in session.identity_map.values():
         state = sa.inspect(one)
-        for name in set(state.mapper.relationships.keys()) - state.unloaded:
+        for name in state.mapper.relationships.keys() & state.dict.keys():
             yield one, name, state.dict[name]
 
 
@@ -65,6 +65,7 @@ def may_refresh(state: ORMExecuteState) -> bool:
     is_of_test = not (state.is_column_load or state.is_relationship_load)
     is_whole = not {"stream_results", "yield_per"} & options.keys()
     flushes = state.session.autoflush and options.get("autoflush", True)
+    flushes = flushes and not state.session._flushing  # noqa: SLF001 - as a before_flush would
     return bool(state.is_select and state.is_orm_statement and is_of_test and is_whole and flushes)
 
 

@@ -31,14 +31,14 @@ ROUTINES = r"""
     ), found AS (
       SELECT proname, is_trigger, is_other OR body ~* '\m(set|reset|execute)' AS sets,
         regexp_replace(body, '\mset\s+(local|transaction|constraints)\M'
-          '|\mset_config\s*\([^;]*,\s*true\s*\)', '', 'gi') ~*
+          '|\mset_config\s*\([^;()]*,\s*true\s*\)', '', 'gi') ~*
           '(^|[;$'']|--[^\n]*\n|\*/|\m(begin|then|else|loop))\s*(re)?set\s|\mset_config\s*\('
           AS outlasts,
         is_other OR body ~* '\m(create|alter|drop|truncate|execute|prepare|(ref)?cursor)\M' AS hides
       FROM routines WHERE is_other
         OR body ~* '\m(set|reset|execute|create|alter|drop|truncate|prepare|(ref)?cursor)'
       UNION SELECT r.proname, r.is_trigger, f.sets, f.outlasts, f.hides
-      FROM routines AS r JOIN found AS f ON strpos(body, f.proname) > 0
+      FROM routines AS r JOIN found AS f ON strpos(lower(body), lower(f.proname)) > 0
     ) SELECT proname, bool_or(is_trigger) AS is_trigger, bool_or(sets) AS sets,
         bool_or(outlasts) AS outlasts, bool_or(hides) AS hides FROM found GROUP BY proname
 """
@@ -62,11 +62,15 @@ class Tells(NamedTuple):
 async def that_tell(connection: AsyncConnection) -> Tells:
     """Return what tells of a statement what it may do in this database."""
     rows = (await connection.execute(sa.text(ROUTINES))).all()
-    of_session = search(OF_SESSION, *calls(rows, "outlasts"))
-    local = re.compile(LOCAL, re.IGNORECASE)
+    sets, of_session, local = search(SETS), search(OF_SESSION), re.compile(LOCAL, re.IGNORECASE)
+    by_routine = search(*calls(rows, "outlasts"))
+
+    def outlasts(statement: str) -> object:
+        return by_routine(statement) or (sets(statement) and of_session(local.sub("", statement)))
+
     return Tells(
         lru_cache(1_000)(search(SETS, *calls(rows, "sets"))),  # an app has some hundred statements
-        lru_cache(1_000)(lambda statement: of_session(local.sub("", statement))),
+        lru_cache(1_000)(outlasts),
         lru_cache(1_000)(search(*calls(rows, "hides"))),
     )
 
