@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+from sqlalchemy import make_url
 
 from guarantees.project import CONFTEST, HERE, Project
 from guarantees.report import causes, counts
@@ -377,6 +378,19 @@ def test_2(db):
 
     result.assert_outcomes(passed=2)
     assert causes(result, "left") == {}
+
+
+@pytest.mark.parametrize("synchronous", ["psycopg"], indirect=True)
+def test_a_url_in_the_words_of_psycopg_serves_an_application_that_uses_it(
+    synchronous: Project,
+) -> None:
+    url = make_url(synchronous.environment["TEST_DATABASE_URL"])
+    url = url.update_query_dict({"connect_timeout": "9"})  # which asyncpg does not know
+    synchronous.environment["TEST_DATABASE_URL"] = url.render_as_string(hide_password=False)
+
+    result = synchronous.run()
+
+    result.assert_outcomes(passed=6)
 
 
 def test_a_scoped_session_is_served_by_its_factory(synchronous: Project) -> None:

@@ -33,6 +33,11 @@ CREATE_ROLE = """
     DO $$ BEGIN CREATE ROLE {} LOGIN CREATEDB CREATEROLE;
     EXCEPTION WHEN duplicate_object THEN NULL; END $$
 """
+# Seconds since a template was used, as its comment says.
+LAST_USED = r"""
+    extract(epoch FROM now())
+      - substring(shobj_description(oid, 'pg_database') FROM ' (\d{1,12})$')::bigint
+"""
 BUILDERS_PATIENCE = 300  # seconds to wait while another run builds its schema; arbitrary
 
 
@@ -56,27 +61,34 @@ async def prepare(*, rebuild: bool) -> Template:
     url, owner = server_url()
     async with aclosing(Administrator(url, owner)) as admin:
         await check_access(admin.engine)
-        try:
-            async with asyncio.timeout(BUILDERS_PATIENCE):
-                await admin.run(f"SELECT pg_advisory_lock({LOCK}, 0)")  # until we disconnect
-        except TimeoutError:
-            problem = f"Another run has been building a schema for {BUILDERS_PATIENCE} s"
-            holder = f"pg_locks WHERE locktype = 'advisory' AND (classid, objid) = ({LOCK}, 0)"
-            fix = f"SELECT pg_terminate_backend(pid) FROM {holder}"
-            raise set_up_error(problem, fix) from None
-        if owner:
-            await admin.run(CREATE_ROLE.format(owner))
-        swept = await sweep(admin)
         wanted = f"{PREFIX} {fingerprint()}"
         name = None if rebuild else await find_template(admin, wanted)
+        if name is None:
+            await wait_for_other_builders(admin)
+            if owner:
+                await admin.run(CREATE_ROLE.format(owner))
+            name = None if rebuild else await find_template(admin, wanted)
         state = "cached" if name else "built"
         name = name or await build_template(admin, wanted)
+        swept = await sweep(admin)
         (number,) = await admin.ask("SHOW server_version")
     header = f"database: PostgreSQL {number.partition(' ')[0]} at {place(url)}, schema {state}"
     header += f", {swept} left-over databases dropped" if swept else ""
     header += f", ready in {(time.perf_counter() - started) * 1000:.0f} ms"
     url_text = url.render_as_string(hide_password=False)
     return Template(url_text, name, header, sorted(project().metadata.tables), owner)
+
+
+async def wait_for_other_builders(admin: Administrator) -> None:
+    """Be the only run that builds a schema on this server, until we disconnect."""
+    try:
+        async with asyncio.timeout(BUILDERS_PATIENCE):
+            await admin.run(f"SELECT pg_advisory_lock({LOCK}, 0)")
+    except TimeoutError:
+        problem = f"Another run has been building a schema for {BUILDERS_PATIENCE} s"
+        holder = f"pg_locks WHERE locktype = 'advisory' AND (classid, objid) = ({LOCK}, 0)"
+        fix = f"wait for it; or end it: SELECT pg_terminate_backend(pid) FROM {holder}"
+        raise set_up_error(problem, fix) from None
 
 
 def fingerprint() -> str:
@@ -148,12 +160,15 @@ def listeners_of(metadata: sa.MetaData) -> Iterator[str]:
 
 
 async def find_template(admin: Administrator, wanted: str) -> str | None:
-    """Return this role's newest sealed template of this schema, and note that it is in use."""
-    query = """
+    """Return this role's newest sealed template of this schema, and note that it is in use.
+
+    One that was last used a day ago may be dropped at any moment, and is not taken.
+    """
+    query = f"""
         SELECT datname FROM pg_database
         WHERE datistemplate AND NOT datallowconn AND datconnlimit = :limit
           AND pg_get_userbyid(datdba) = coalesce(:owner, current_user)
-          AND starts_with(shobj_description(oid, 'pg_database'), :wanted)
+          AND starts_with(shobj_description(oid, 'pg_database'), :wanted) AND {LAST_USED} < 86000
         ORDER BY oid DESC LIMIT 1
     """
     for name in await admin.ask(query, limit=LIMIT, wanted=wanted, owner=admin.owner):
@@ -245,7 +260,7 @@ async def sweep_after(template: Template) -> None:
 
 async def sweep(admin: Administrator) -> int:
     """Drop what dead processes left, and templates unused for a day; return how many it found."""
-    query = r"""
+    query = rf"""
         SELECT datname FROM pg_database AS d
         WHERE datname ~ :ours AND datconnlimit IN (:limit, :half_dropped)
           AND pg_has_role(datdba, 'USAGE')
@@ -253,9 +268,7 @@ async def sweep(admin: Administrator) -> int:
           AND NOT EXISTS (
             SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid::bigint = :lock
               AND objid::bigint = substring(datname FROM '_(\d+)_')::bigint)
-          AND NOT (datistemplate AND NOT datallowconn AND coalesce(
-            substring(shobj_description(oid, 'pg_database') FROM ' (\d+)$')::bigint
-              > extract(epoch FROM now()) - 86400, false))
+          AND NOT (datistemplate AND NOT datallowconn AND coalesce({LAST_USED} < 86400, false))
     """
     half = {"half_dropped": -2}  # what PostgreSQL has begun to drop, and can only drop
     dead = await admin.ask(query, ours=rf"^{PREFIX}_\d+_\w+$", limit=LIMIT, lock=LOCK, **half)
