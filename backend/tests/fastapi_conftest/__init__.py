@@ -10,7 +10,7 @@ below it:
 
 hooks          what pytest is told: one event loop, which tests are ours
 report         what a test has met, told at the end; whether it runs again
-fixtures       further databases; overrides that end with their test
+fixtures       fresh_database, empty_database; overrides that end with their test
 steps          what the fixtures of the conftest call
 serving        requests as a server runs them
 sessions       how the app's sessions reach the database of the test

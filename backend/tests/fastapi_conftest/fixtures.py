@@ -1,4 +1,4 @@
-"""Fixtures that every project gets: further databases, and overrides that end with their test.
+"""Fixtures that every project gets: real commits, empty databases, overrides that end with a test.
 
 They ask for the fixtures `engine` and `override_get_db` of the conftest.
 """

@@ -33,8 +33,8 @@ class Project:
     schema_files: the files that create_schema reads: migrations, SQL. The schema is built anew
         when one of them changes, or the models, or create_schema itself.
     driver: of the tests' own server, such as "postgresql+psycopg"; by default the application's.
-    engines: engines of the application that no factory in `sessions` has, and that connect
-        elsewhere than those which one has.
+    engines: further engines of the application, which no factory in `sessions` has. Only those
+        need to be listed that connect to another host, port or database.
     real_commits: True to run all tests with real commits; or the node ids, files and folders of
         the tests that need them, as the end of the report prints them.
     allowed: what else the tests may connect to: engines, or names of dialects such as "sqlite".

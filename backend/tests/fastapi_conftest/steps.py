@@ -184,8 +184,8 @@ async def begin_with_real_commits(engine: Any) -> Transaction:
 async def sessions_in(connection: Any) -> AsyncIterator[None]:
     """Have the app's sessions, and all else on its engines, work in the transaction of the test.
 
-    Tasks that a request or the test starts may run until the context ends; those left then are
-    cancelled, and named at the end of the report.
+    Tasks that a request or the test starts may run until the fixture override_get_db ends; those
+    left then are cancelled, and named at the end of the report.
 
     connection: that of `begin_with_savepoint`.
     """
