@@ -88,11 +88,22 @@ def test_a_server_whose_settings_do_not_serve_is_named(
     check(project.run(), problem)
 
 
-def test_a_pytest_asyncio_that_is_too_old_is_told(project: Project) -> None:
-    version = 'importlib.metadata.version("pytest-asyncio")'
-    project.in_folder("hooks", version, '"0.23.8"')
+@pytest.mark.parametrize(
+    ("name", "number", "needed"),
+    [
+        ("pytest", "7.4.4", "pytest>=8"),
+        ("pytest-asyncio", "0.23.8", "pytest-asyncio>=0.24"),
+        ("sqlalchemy", "2.0.35", "sqlalchemy>=2.0.36"),
+        ("sqlalchemy", "2.0b1", "sqlalchemy>=2.0.36"),
+    ],
+)
+def test_a_package_that_is_too_old_is_told(
+    project: Project, name: str, number: str, needed: str
+) -> None:
+    installed = f'{{"{name}": "{number}"}}.get(name, "99.0.0")'
+    project.in_folder("hooks", "importlib.metadata.version(name)", installed)
 
-    check(project.run(), "pytest-asyncio 0.23.8 cannot run all tests", "pytest-asyncio>=0.24")
+    check(project.run(), f"{name} {number} is too old", f"pip install '{needed}'")
 
 
 WRONG_ARGUMENTS = {

@@ -146,7 +146,8 @@ ELSEWHERE = {
     "the role \u2026 may not create databases": "test_a_role_that_may_not_create_databases_is_told",
     "it is read-only": "test_a_server_whose_settings_do_not_serve_is_named",
     "track_counts is off": "test_a_server_whose_settings_do_not_serve_is_named",
-    "pytest-asyncio \u2026 cannot run": "test_a_pytest_asyncio_that_is_too_old_is_told",
+    "\u2026 is too old": "test_a_package_that_is_too_old_is_told",
+    "\u2026 does not end, and has": "test_a_thread_that_goes_on_all_the_same_ends_the_run",
     "More than one conftest has called": "test_a_second_copy_in_the_run_is_told",
 }
 

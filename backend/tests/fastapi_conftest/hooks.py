@@ -5,6 +5,7 @@ import functools
 import gc
 import importlib.metadata
 import inspect
+import re
 import sys
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -37,6 +38,7 @@ from .template import Template, sweep_after
 
 LOOP_SCOPE = "asyncio_default_fixture_loop_scope"  # tests are marked one by one
 FIXTURES_A_TEST = "show_fixtures_per_test"
+OLDEST = {"pytest": (8,), "pytest-asyncio": (0, 24), "sqlalchemy": (2, 0, 36)}
 ON_ONE_LOOP = pytest.mark.asyncio(loop_scope="session")
 
 
@@ -77,15 +79,16 @@ def explain_error(context: sa.ExceptionContext) -> None:
 
 
 def check_versions() -> None:
-    """Refuse a Python or a pytest-asyncio that is too old."""
+    """Refuse a Python or a package that is too old."""
     if sys.version_info < (3, 11):  # noqa: UP036 - the projects that it is copied to may be older
         raise set_up_error(
             "fastapi_conftest needs Python 3.11 or newer", "python3.11 -m venv .venv"
         )
-    number = importlib.metadata.version("pytest-asyncio")
-    if tuple(map(int, number.split(".")[:2])) < (0, 24):
-        problem = f"pytest-asyncio {number} cannot run all tests on one event loop"
-        raise set_up_error(problem, "pip install 'pytest-asyncio>=0.24'")
+    for name, oldest in OLDEST.items():
+        number = importlib.metadata.version(name)
+        if tuple(map(int, re.findall(r"\d+", number)[: len(oldest)])) < oldest:
+            wanted = f"{name}>={'.'.join(map(str, oldest))}"
+            raise set_up_error(f"{name} {number} is too old", f"pip install '{wanted}'")
 
 
 @functools.cache

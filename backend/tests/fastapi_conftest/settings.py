@@ -1,8 +1,8 @@
-"""Which statements may make settings, or do what belongs to one session, unseen by its text.
+"""Which statements may make settings, or do what belongs to one session, as texts tell.
 
 The savepoint undoes the settings of a transaction; those of a session outlast it, which one shared
-connection cannot show. A statement may do so by itself, or by a routine of the schema whose body
-does, or calls one that does, or by a trigger. A false alarm costs no more than a second run.
+connection cannot show. A statement may do so by its own text, or by that of a routine which it
+calls, at any depth, or of a trigger. A false alarm costs no more than a second run.
 """
 
 import re

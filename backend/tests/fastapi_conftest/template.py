@@ -80,7 +80,7 @@ async def prepare(*, rebuild: bool) -> Template:
 
 
 async def wait_for_other_builders(admin: Administrator) -> None:
-    """Be the only run that builds a schema on this server, until we disconnect."""
+    """Be the only run that builds a schema, of those that name this database, until the end."""
     try:
         async with asyncio.timeout(BUILDERS_PATIENCE):
             await admin.run(f"SELECT pg_advisory_lock({LOCK}, 0)")

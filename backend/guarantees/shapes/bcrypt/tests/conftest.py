@@ -31,8 +31,8 @@ bcrypt.gensalt = partial(bcrypt.gensalt, rounds=4)
 async def engine() -> AsyncIterator[AsyncEngine]:
     """The app's engine, on this worker's own clone of the schema."""
     template = await fc.schema_once()
-    async with fc.clone_for_this_worker(template) as clone:
-        yield clone.engine
+    async with fc.clone_for_this_worker(template) as worker:
+        yield worker.engine
 
 
 @pytest_asyncio.fixture

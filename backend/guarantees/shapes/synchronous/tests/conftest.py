@@ -25,8 +25,8 @@ fc.isolate(application, sessions=[SessionLocal], metadata=Base.metadata)
 async def engine() -> AsyncIterator[Engine]:
     """The app's engine, on this worker's own clone of the schema."""
     template = await fc.schema_once()
-    async with fc.clone_for_this_worker(template) as clone:
-        yield clone.engine
+    async with fc.clone_for_this_worker(template) as worker:
+        yield worker.engine
 
 
 @pytest_asyncio.fixture

@@ -24,8 +24,8 @@ fc.isolate(application, sessions=[SessionLocal], metadata=Base.metadata, real_co
 async def engine() -> AsyncIterator[AsyncEngine]:
     """The app's engine, on this worker's own clone of the schema."""
     template = await fc.schema_once()
-    async with fc.clone_for_this_worker(template) as clone:
-        yield clone.engine
+    async with fc.clone_for_this_worker(template) as worker:
+        yield worker.engine
 
 
 @pytest_asyncio.fixture
