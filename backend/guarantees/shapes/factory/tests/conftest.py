@@ -14,7 +14,7 @@ from app.db import Base
 from app.main import Settings, create_app
 
 sys.path.append(str(Path(__file__).parent))  # so that any import mode finds the folder
-import fastapi_conftest as fc  # the folder beside this file, which stays as it is
+import fastapi_conftest as fc  # the folder beside this file; do not edit it
 from fastapi_conftest import pytest_plugin_registered  # noqa: F401 - a hook; keep this line
 
 # The settings of the tests; the fixtures give the database an address.
@@ -53,7 +53,7 @@ def get_db_session(override_get_db: None) -> async_sessionmaker[AsyncSession]:
 
 @pytest_asyncio.fixture
 async def db(get_db_session: async_sessionmaker[AsyncSession]) -> AsyncIterator[AsyncSession]:
-    """The test's own session. No request shares it: commit before one."""
+    """The test's own session. No request shares it: commit before a request."""
     async with get_db_session() as session:
         with fc.selecting_anew(session):
             yield session
