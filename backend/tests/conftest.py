@@ -67,8 +67,8 @@ async def roles(engine: AsyncEngine) -> None:
 async def db_transaction(engine: AsyncEngine, roles: None) -> AsyncIterator[AsyncConnection]:
     """The test's transaction, which is rolled back; a commit of the app only moves its savepoint.
 
-    In it, now() stands still. With @pytest.mark.fresh_database commits are real, and what they leave
-    is deleted.
+    In it, now() stands still. With @pytest.mark.fresh_database commits are real, and what they
+    leave is deleted.
     """
     transaction = await fc.begin_with_savepoint(engine)
     yield transaction.connection
