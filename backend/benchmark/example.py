@@ -23,7 +23,8 @@ def lay_out(project: Path, shape: str = "") -> None:
 def copy_ours(tests: Path) -> None:
     """Copy what adopters copy into a folder of tests."""
     shutil.copy(REAL_CONFTEST, tests)
-    shutil.copytree(compiled(), tests / FOLDER)
+    # Another process may compile the folder at this moment, into files of such names.
+    shutil.copytree(compiled(), tests / FOLDER, ignore=shutil.ignore_patterns("*.pyc.*"))
 
 
 @cache
