@@ -59,3 +59,20 @@ def write_then_look(project: Project, source: str) -> None:
 def write_on_both_paths(project: Project, source: str) -> None:
     """Write the project's tests, each of which runs by rollback and with real commits."""
     project.write("tests/test_it.py", BOTH + source)
+
+
+def seed_nothing(project: Project) -> None:
+    """Leave out the roles, where sessions work in a test only."""
+    project.replace("tests/conftest.py", "    await fc.seed_once(engine, setup_roles)\n", "")
+
+
+def add_second_engine(project: Project, options: str, lines: str = "", first: str = "") -> None:
+    """Give the application a second engine with these options, and a factory, `Second`.
+
+    lines: what it does with the engine, `second`.
+    first: the options of its first engine.
+    """
+    made = f"second = create_async_engine(engine.url, {options})"
+    project.app_engine(f"{made}\n{lines}\nSecond = async_sessionmaker(second)", first)
+    project.replace("tests/conftest.py", "from app.db import", "from app.db import Second,")
+    project.replace("tests/conftest.py", "[SessionLocal]", "[SessionLocal, Second]")

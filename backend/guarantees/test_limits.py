@@ -235,7 +235,7 @@ TABLES = {
     "## On both paths": BOTH_PATHS,
     "## What runs again with real commits": AGAIN,
 }
-# Rows that other tests reproduce: test_run_again, test_own_engines, and those of real commits.
+# Rows that other tests reproduce: test_run_again, test_copied_engines, and those of real commits.
 ELSEWHERE = {"a rerun", "of several engines"}
 
 
