@@ -127,6 +127,20 @@ def make_left_over(database: Database, name: str, *, template_of: float | None =
         database.query(f"ALTER DATABASE {name} WITH IS_TEMPLATE true ALLOW_CONNECTIONS false")
 
 
+def run_beside(key: int, project: Project, database: Database) -> pytest.RunResult:
+    """Run the project's tests while somebody holds our lock with this key: 0 is a builder's."""
+
+    async def hold_and_run() -> pytest.RunResult:
+        engine = create_async_engine(database.url)
+        async with engine.connect() as connection:
+            await connection.execute(text(f"SELECT pg_advisory_lock(1000271, {key})"))
+            result = project.run()
+        await engine.dispose()
+        return result
+
+    return asyncio.run(hold_and_run())
+
+
 def test_the_sweep_goes_by_the_lock_and_by_a_templates_last_use(
     project: Project, database: Database
 ) -> None:
@@ -141,15 +155,7 @@ def test_the_sweep_goes_by_the_lock_and_by_a_templates_last_use(
     make_left_over(database, half)
     database.query("UPDATE pg_database SET datconnlimit = -2 WHERE datname ~ '_45_main$'")
 
-    async def run_beside_a_live_one() -> pytest.RunResult:
-        engine = create_async_engine(database.url)
-        async with engine.connect() as connection:
-            await connection.execute(text("SELECT pg_advisory_lock(1000271, 42)"))
-            result = project.run()
-        await engine.dispose()
-        return result
-
-    result = asyncio.run(run_beside_a_live_one())
+    result = run_beside(42, project, database)
 
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["database: * 3 left-over databases dropped*"])
@@ -160,7 +166,11 @@ def test_the_sweep_goes_by_the_lock_and_by_a_templates_last_use(
     assert left == [False, True, False, True, False]
 
 
-def test_the_use_of_a_template_is_noted(project: Project, database: Database) -> None:
+SAID = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = :name"
+
+
+def template_used(project: Project, database: Database, seconds: float) -> str:
+    """Return the template that a run has used, and say that this was some time ago."""
     project.write(
         "tests/test_it.py",
         "from pathlib import Path\n"
@@ -170,17 +180,43 @@ def test_the_use_of_a_template_is_noted(project: Project, database: Database) ->
     )
     project.run().assert_outcomes(passed=1)
     name = (project.path / "template.txt").read_text(encoding="utf-8")
-    said = "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = :name"
-    (comment,) = database.query(said, name=name)
-    schema, before = comment.rsplit(" ", 1)[0], time.time() - 80_000
+    (comment,) = database.query(SAID, name=name)
+    schema, before = comment.rsplit(" ", 1)[0], time.time() - seconds
     database.query(f"COMMENT ON DATABASE {name} IS '{schema} {before:.0f}'")
+    return name
+
+
+def test_the_use_of_a_template_is_noted(project: Project, database: Database) -> None:
+    name = template_used(project, database, 80_000)
 
     result = project.run()
 
     result.assert_outcomes(passed=1)
     assert (project.path / "template.txt").read_text(encoding="utf-8") == name
-    (now,) = database.query(said, name=name)
+    (now,) = database.query(SAID, name=name)
     assert time.time() - int(now.rsplit(" ", 1)[1]) < 60
+
+
+def test_a_template_that_another_run_may_drop_at_any_moment_is_not_taken(
+    project: Project, database: Database
+) -> None:
+    name = template_used(project, database, 86_370)
+
+    result = project.run()
+
+    result.assert_outcomes(passed=1)
+    assert (project.path / "template.txt").read_text(encoding="utf-8") != name
+
+
+def test_a_run_that_finds_its_template_does_not_wait_for_one_that_builds(
+    project: Project, database: Database
+) -> None:
+    name = template_used(project, database, 0)
+
+    result = run_beside(0, project, database)
+
+    result.assert_outcomes(passed=1)
+    assert (project.path / "template.txt").read_text(encoding="utf-8") == name
 
 
 @pytest.fixture

@@ -151,10 +151,11 @@ def test_the_template_is_sealed_and_says_of_what_schema_it_is(
         Database(inside.render_as_string(hide_password=False)).query("SELECT 1")
 
 
+@pytest.mark.parametrize("workers", [["-n", "2"], ["--tx", "2*popen", "--dist", "load"]])
 def test_the_switch_builds_anew_once_for_all_workers_and_later_runs(
-    run: Callable[..., Run],
+    run: Callable[..., Run], workers: list[str]
 ) -> None:
-    first, forced, later = run(), run("--rebuild-schema", "-n", "2"), run()
+    first, forced, later = run(), run("--rebuild-schema", *workers), run()
 
     assert [each.state for each in (first, forced, later)] == ["built", "built", "cached"]
     assert forced.count("CREATE TABLE") == 2

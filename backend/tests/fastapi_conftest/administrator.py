@@ -15,6 +15,7 @@ from .guard import open_engine
 from .project import PREFIX
 
 LIMIT = 1_000_271  # the CONNECTION LIMIT of our databases; arbitrary
+HALF_DROPPED = -2  # the same, as PostgreSQL sets it when it begins to drop one
 LOCK = 1_000_271  # first key of our advisory locks; the second is a process's, or 0 the builder's
 
 

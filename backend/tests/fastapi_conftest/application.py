@@ -2,9 +2,8 @@
 
 They keep their pools with their limits, their options, isolation level, `connect_args` and event
 listeners: what is different from production is the address. (By rollback, copies of them have one
-connection in the place of a pool.) An engine is the application's by
-identity, where a session factory has it or `isolate` names it, or by its address: one that would
-connect where those do.
+connection in the place of a pool.) An engine is the application's by identity, where a session
+factory has it or `isolate` names it, or by its address: one that would connect where those do.
 
 After a test a connection is reset and kept where it is idle, whole and of the session's event loop;
 else it is ended. A connection of asyncpg belongs to one event loop, and TestClient has loops of its
@@ -280,8 +279,8 @@ def on_another_pool(engine: Any, pool: Any, dialect: sa.Dialect) -> Any:
     return other
 
 
-def for_the_test(engine: Any, poolclass: type[Pool], dialect: sa.Dialect) -> tuple[Any, Any]:
-    """Return an engine for the test's own connection, with its pool: like one of the application's.
+def for_the_test(engine: Any, poolclass: type[Pool], dialect: sa.Dialect) -> Any:
+    """Return an engine for the test's own connection: like one of the application's.
 
     Listeners hear when it opens a connection, and nothing else: some work within a request only.
     """
@@ -290,7 +289,7 @@ def for_the_test(engine: Any, poolclass: type[Pool], dialect: sa.Dialect) -> tup
         sa.event.listen(pool, "connect", listener)
     other = on_another_pool(engine, pool, dialect)
     del other.dispatch
-    return other, pool
+    return other
 
 
 @cache

@@ -75,11 +75,10 @@ async def flaw_of(engines: list[AsyncEngine]) -> str | None:
 def flaw_of_engine(engine: Any) -> str | None:
     """Return what an engine does with each connection that one shared connection cannot show."""
     options = engine.dialect.connection_characteristics.keys() & engine.get_execution_options()
-    for name in options - {"logging_token"}:
-        return f"the application's engine has the option {name}"
-    dispatches = engine.dialect.dispatch, engine.pool.dispatch
-    for dispatch, names in zip(dispatches, (EXECUTES, OF_A_POOL), strict=True):
+    if options := options - {"logging_token"}:
+        return f"the application's engine has the option {min(options)}"
+    for target, names in (engine.dialect, EXECUTES), (engine.pool, OF_A_POOL):
         for name in names:
-            if getattr(dispatch, name).listeners:
+            if getattr(target.dispatch, name).listeners:
                 return f"the application's engine has a listener of {name}"
     return None

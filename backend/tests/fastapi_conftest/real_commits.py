@@ -68,7 +68,7 @@ class RealCommits(Clone):
         super().__init__(*arguments)
         engine = self.connections.engines[0]
         first = getattr(engine, "sync_engine", engine)
-        own, _ = for_the_test(first, first.dialect.get_pool_class(first.url), first.dialect)
+        own = for_the_test(first, first.dialect.get_pool_class(first.url), first.dialect)
         self.own = AsyncEngine(own) if isinstance(engine, AsyncEngine) else own
         self.cleaner = open_engine(self.admin.own_url(self.name), **ONE_CONNECTION)
 

@@ -74,11 +74,11 @@ class Rollback(Clone):
         if self.flaw:
             return
         first: Any = engines[0].sync_engine
-        own, pool = for_the_test(first, OneConnection, self.emulating(first.dialect))
-        sa.event.listen(pool, "connect", partial(self.prepare, first.dialect))
-        sa.event.listen(pool, "checkout", self.note_checkout)
+        own = for_the_test(first, OneConnection, self.emulating(first.dialect))
+        sa.event.listen(own.pool, "connect", partial(self.prepare, first.dialect))
+        sa.event.listen(own.pool, "checkout", self.note_checkout)
         self.engine = AsyncEngine(own)
-        self.stand_ins = [(each, self.stand_in(each.sync_engine, pool)) for each in engines]
+        self.stand_ins = [(each, self.stand_in(each.sync_engine, own.pool)) for each in engines]
         async with self.engine.connect() as one:  # from now on there is this one connection
             settings, _ = await one.run_sync(lambda it: settings_when_new(it.connection))
             self.facts = Facts(settings, self.are_deferrable, self.tells)

@@ -26,8 +26,8 @@ from .settings import Tells
 
 UNDO = f"ROLLBACK TO {SAVEPOINT}"
 # Fails where the owner has met an error; and, by a division by zero, where it has written, has
-# locked a table, or has an advisory lock. A transaction that has an id holds a lock on it, and so
-# does a savepoint that has written: BEGIN gives the test's an id, by the pill, so two mean a write.
+# locked a table, or has an advisory lock. A transaction with an id holds a lock on it, and so does
+# a savepoint that has written. The pill gives the test's transaction an id, so two mean a write.
 ASK = """
     SELECT 1 / (count(*) < 2)::int FROM pg_locks WHERE pid = pg_backend_pid() AND (
       locktype IN ('transactionid', 'advisory') OR locktype = 'relation'

@@ -28,15 +28,16 @@ ROUTINES = r"""
       FROM pg_proc AS p JOIN pg_language AS l ON l.oid = prolang
       WHERE lanname NOT IN ('internal', 'c') AND pronamespace <> 'pg_catalog'::regnamespace
         AND pronamespace <> 'information_schema'::regnamespace
-    ), found AS (
+    ), flagged AS (
       SELECT proname, is_trigger, is_other OR body ~* '\m(set|reset|execute)' AS sets,
         regexp_replace(body, '\mset\s+(local|transaction|constraints)\M'
           '|\mset_config\s*\([^;()]*,\s*true\s*\)', '', 'gi') ~*
           '(^|[;$'']|--[^\n]*\n|\*/|\m(begin|then|else|loop))\s*(re)?set\s|\mset_config\s*\('
           AS outlasts,
         is_other OR body ~* '\m(create|alter|drop|truncate|execute|prepare|(ref)?cursor)\M' AS hides
-      FROM routines WHERE is_other
-        OR body ~* '\m(set|reset|execute|create|alter|drop|truncate|prepare|(ref)?cursor)'
+      FROM routines
+    ), found AS (
+      SELECT * FROM flagged WHERE sets OR hides
       UNION SELECT r.proname, r.is_trigger, f.sets, f.outlasts, f.hides
       FROM routines AS r JOIN found AS f ON strpos(lower(body), lower(f.proname)) > 0
     ) SELECT proname, bool_or(is_trigger) AS is_trigger, bool_or(sets) AS sets,

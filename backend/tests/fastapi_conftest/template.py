@@ -22,7 +22,7 @@ from unittest import mock
 import sqlalchemy as sa
 from sqlalchemy.schema import CreateIndex, CreateTable, ExecutableDDLElement
 
-from .administrator import LIMIT, LOCK, Administrator
+from .administrator import HALF_DROPPED, LIMIT, LOCK, Administrator
 from .drivers import sqlstate
 from .guard import open_engine, open_to_everybody
 from .project import PREFIX, VERSION, project
@@ -38,6 +38,7 @@ LAST_USED = r"""
     extract(epoch FROM now())
       - substring(shobj_description(oid, 'pg_database') FROM ' (\d{1,12})$')::bigint
 """
+KEPT = 86_400  # such seconds, in which no run drops it
 BUILDERS_PATIENCE = 300  # seconds to wait while another run builds its schema; arbitrary
 
 
@@ -168,7 +169,8 @@ async def find_template(admin: Administrator, wanted: str) -> str | None:
         SELECT datname FROM pg_database
         WHERE datistemplate AND NOT datallowconn AND datconnlimit = :limit
           AND pg_get_userbyid(datdba) = coalesce(:owner, current_user)
-          AND starts_with(shobj_description(oid, 'pg_database'), :wanted) AND {LAST_USED} < 86000
+          AND starts_with(shobj_description(oid, 'pg_database'), :wanted)
+          AND {LAST_USED} < {KEPT - 60}
         ORDER BY oid DESC LIMIT 1
     """
     for name in await admin.ask(query, limit=LIMIT, wanted=wanted, owner=admin.owner):
@@ -262,16 +264,15 @@ async def sweep(admin: Administrator) -> int:
     """Drop what dead processes left, and templates unused for a day; return how many it found."""
     query = rf"""
         SELECT datname FROM pg_database AS d
-        WHERE datname ~ :ours AND datconnlimit IN (:limit, :half_dropped)
+        WHERE datname ~ :ours AND datconnlimit IN ({LIMIT}, {HALF_DROPPED})
           AND pg_has_role(datdba, 'USAGE')
           AND NOT EXISTS (SELECT FROM pg_stat_activity AS a WHERE a.datid = d.oid)
           AND NOT EXISTS (
             SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid::bigint = :lock
               AND objid::bigint = substring(datname FROM '_(\d+)_')::bigint)
-          AND NOT (datistemplate AND NOT datallowconn AND coalesce({LAST_USED} < 86400, false))
+          AND NOT (datistemplate AND NOT datallowconn AND coalesce({LAST_USED} < {KEPT}, false))
     """
-    half = {"half_dropped": -2}  # what PostgreSQL has begun to drop, and can only drop
-    dead = await admin.ask(query, ours=rf"^{PREFIX}_\d+_\w+$", limit=LIMIT, lock=LOCK, **half)
+    dead = await admin.ask(query, ours=rf"^{PREFIX}_\d+_\w+$", lock=LOCK)
     for name in dead:
         # Another run was faster, which is as good.
         with suppress(sa.exc.DBAPIError):
