@@ -12,9 +12,11 @@ import importlib
 import json
 import os
 import sys
+from importlib.metadata import entry_points
 from typing import Any
 
 LIBRARIES = (
+    "anyio._backends._asyncio",
     "asyncpg",
     "fastapi",
     "httpx",
@@ -49,10 +51,11 @@ def main() -> None:
     """Serve until standard input ends."""
     import pytest  # noqa: PLC0415 - after this file's folder has left sys.path
 
-    for library in LIBRARIES:
-        importlib.import_module(library)
-    # pytest would warn that it came too late to rewrite the asserts of this plugin.
-    sys.modules["anyio"].__doc__ = "PYTEST_DONT_REWRITE"
+    plugins = [plugin.module for plugin in entry_points(group="pytest11")]
+    for name in (*LIBRARIES, *plugins):
+        importlib.import_module(name)
+    for name in plugins:  # pytest would warn that it came too late to rewrite their asserts
+        sys.modules[name.partition(".")[0]].__doc__ = "PYTEST_DONT_REWRITE"
     gc.freeze()
     for line in sys.stdin:
         if pid := os.fork():

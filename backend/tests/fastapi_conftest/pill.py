@@ -35,9 +35,10 @@ TEMPORARY = " OR ".join(
     f"starts_with({prefix}name, '{PREFIX}'))"
     for table, prefix in (("class", "rel"), ("proc", "pro"))
 )
-# On each new connection. `_restart` sets the sequences back, `_verify` fails after DDL. `_check`
-# does what a COMMIT does with deferred constraints, and fails where there is something that a
-# COMMIT would end, or that other sessions would not see.
+# On each new connection. `_begin` takes the pill, ends the advisory locks that a test has left, and
+# sets the sequences back; a procedure, because the server plans nothing for a CALL. `_verify` fails
+# after DDL. `_check` does what a COMMIT does with deferred constraints, and fails where there is
+# something that a COMMIT would end, or that other sessions would not see.
 PREPARE = f"""
     BEGIN READ WRITE;
     CREATE TEMP TABLE {PREFIX} ();
@@ -45,9 +46,11 @@ PREPARE = f"""
       $$ BEGIN RAISE '{ENDS}' USING ERRCODE = '{STATE}'; END $$;
     CREATE CONSTRAINT TRIGGER {PREFIX} AFTER INSERT ON {PREFIX} DEFERRABLE INITIALLY DEFERRED
       FOR EACH ROW EXECUTE FUNCTION pg_temp.{PREFIX}_stop();
-    CREATE FUNCTION pg_temp.{PREFIX}_restart() RETURNS void LANGUAGE plpgsql AS
-      $$ BEGIN PERFORM @restart; END $$;
-    CREATE FUNCTION pg_temp.{PREFIX}_verify() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+    CREATE PROCEDURE pg_temp.{PREFIX}_begin() LANGUAGE plpgsql AS $$ BEGIN
+      INSERT INTO pg_temp.{PREFIX} DEFAULT VALUES;
+      PERFORM pg_advisory_unlock_all(), @restart;
+    END $$;
+    CREATE PROCEDURE pg_temp.{PREFIX}_verify() LANGUAGE plpgsql AS $$ BEGIN
       IF {CHANGES} > 0 THEN RAISE 'DDL'; END IF;
       IF {PREPARED} THEN RAISE 'PREPARE'; END IF;
     END $$;
@@ -65,9 +68,6 @@ PREPARE = f"""
     COMMIT;
     SELECT pg_stat_force_next_flush()
 """
-BEGIN = f"""
-    BEGIN READ WRITE; INSERT INTO pg_temp.{PREFIX} SELECT FROM pg_temp.{PREFIX}_restart();
-    {SAVEPOINT}
-"""
-VERIFY = f"SELECT pg_temp.{PREFIX}_verify(); "
+BEGIN = f"BEGIN READ WRITE; CALL pg_temp.{PREFIX}_begin(); {SAVEPOINT}"
+VERIFY = f"CALL pg_temp.{PREFIX}_verify(); "
 CHECK = f"SELECT pg_temp.{PREFIX}_check()"  # its errors are those of a COMMIT

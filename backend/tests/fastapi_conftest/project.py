@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from .record import set_up_error
 
-VERSION = "0.4.0"
+VERSION = "0.4.1"
 PREFIX = "fastapi_conftest"  # of all that is created on a server or on a disk
 
 

@@ -150,8 +150,7 @@ class Rollback(Clone):
         self.left += left
         for _ in left:
             running().note(LEFT, NEVER_GIVEN_BACK)
-        verify = VERIFY if test.by_text else ""
-        script = f"{UNDO}; {verify}SELECT pg_advisory_unlock_all(); ROLLBACK"
+        script = f"{UNDO}; {VERIFY if test.by_text else ''}ROLLBACK"
         try:
             await test.shared.driver_connection.execute(script)
         except Exception as error:
