@@ -12,11 +12,11 @@ import importlib
 import json
 import os
 import sys
-from importlib.metadata import entry_points
 from typing import Any
 
 LIBRARIES = (
     "anyio._backends._asyncio",
+    "anyio.pytest_plugin",
     "asyncpg",
     "fastapi",
     "httpx",
@@ -24,6 +24,7 @@ LIBRARIES = (
     "psycopg2",
     "pwdlib.hashers.argon2",
     "pydantic.v1",
+    "pytest_asyncio.plugin",
     "sqlalchemy.dialects.postgresql.asyncpg",
     "sqlalchemy.ext.asyncio",
     "unittest.mock",
@@ -51,11 +52,11 @@ def main() -> None:
     """Serve until standard input ends."""
     import pytest  # noqa: PLC0415 - after this file's folder has left sys.path
 
-    plugins = [plugin.module for plugin in entry_points(group="pytest11")]
-    for name in (*LIBRARIES, *plugins):
-        importlib.import_module(name)
-    for name in plugins:  # pytest would warn that it came too late to rewrite their asserts
-        sys.modules[name.partition(".")[0]].__doc__ = "PYTEST_DONT_REWRITE"
+    for library in LIBRARIES:
+        importlib.import_module(library)
+    for plugin in ("anyio", "pytest_asyncio"):
+        # pytest would warn that it came too late to rewrite the asserts of these.
+        sys.modules[plugin].__doc__ = "PYTEST_DONT_REWRITE"
     gc.freeze()
     for line in sys.stdin:
         if pid := os.fork():
