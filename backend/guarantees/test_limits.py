@@ -31,12 +31,6 @@ SEEN = {
     await a.commit()
     assert (await scalar(b, "SELECT pg_current_xact_id()::text") == first) is rolled_back
 """,
-    "a setting with a dot in its name": """
-    async with apps_engine.connect() as held:
-        await scalar(held, "SELECT set_config('app.other', '1', true)")
-        await held.rollback()
-        assert await scalar(held, "SELECT current_setting('app.other', true)") == ""
-""",
     "a row lock that an earlier transaction": """
     await scalar(a, "SELECT id FROM users FOR UPDATE")
     await a.commit()
@@ -93,6 +87,12 @@ SEEN = {
 }
 # What differs from production on both paths.
 BOTH_PATHS = {
+    "a setting with a dot in its name": """
+    async with apps_engine.connect() as held:
+        await scalar(held, "SELECT set_config('app.other', '1', true)")
+        await held.rollback()
+        assert await scalar(held, "SELECT current_setting('app.other', true)") == ""
+""",
     "a response that is sent before `get_db` commits": """
     assert (await client.post("/late/joan")).status_code == 200
     assert await scalar(a, "SELECT count(*) FROM users") == 2
@@ -236,7 +236,7 @@ TABLES = {
     "## What runs again with real commits": AGAIN,
 }
 # Rows that other tests reproduce: test_run_again, test_copied_engines, and those of real commits.
-ELSEWHERE = {"a rerun", "of several engines"}
+ELSEWHERE = {"a rerun", "`connect_args` that only the driver sees"}
 
 
 def write_each(project: Project, bodies: dict[str, str]) -> None:

