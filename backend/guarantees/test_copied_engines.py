@@ -101,6 +101,9 @@ FLAWS = {
     "the application's engine has a listener of checkout": (
         "sa.event.listen(engine.sync_engine, 'checkout', lambda *_: None)"
     ),
+    "the application's engine has a listener of checkin": (
+        "sa.event.listen(sa.Engine, 'checkin', lambda *_: None)"  # of all engines
+    ),
     "the application's engine has a listener of do_execute": (
         "@sa.event.listens_for(engine.sync_engine, 'do_execute')\n"
         "def run(cursor, statement, parameters, context):\n"
@@ -332,3 +335,75 @@ async def test_it(override_get_db):
     result.assert_outcomes(passed=1)
     (cause,) = causes(result, "real commits for all")
     assert cause.startswith("the application's connections have TimeZone ")
+
+
+def test_connections_may_take_a_role_that_may_not_set_sequences(project: Project) -> None:
+    project.extend_schema(
+        "GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO pg_monitor;\n"
+        "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO pg_monitor"
+    )
+    project.app_engine(
+        "@sa.event.listens_for(engine.sync_engine, 'connect')\n"
+        "def act(new, _): new.cursor().execute('SET ROLE pg_monitor')"
+    )
+    write_on_both_paths(
+        project,
+        """
+@pytest.mark.parametrize("time", [1, 2])
+async def test_it(db, time):
+    db.add(user := User(email="ada"))
+    await db.commit()
+    assert (user.id, await db.scalar(sa.text("SELECT current_user"))) == (1, "pg_monitor")
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=4)
+    assert causes(result) == {}
+    assert ran_again(result) == {}
+
+
+def test_psycopg_may_prepare_each_statement_at_once(project: Project) -> None:
+    project.use_driver("psycopg")
+    project.app_engine("", "connect_args={'prepare_threshold': 0}")
+    write_on_both_paths(
+        project,
+        """
+@pytest.mark.parametrize("time", [1, 2])
+async def test_it(client, db, time):
+    await client.post("/users/ada")
+    db.add(User(email="grace"))
+    await db.commit()
+    assert await emails(db) == ["ada", "grace"]
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=4)
+    assert causes(result) == {}
+    assert ran_again(result) == {}
+
+
+def test_a_schema_with_an_event_trigger_gets_real_commits(project: Project) -> None:
+    project.extend_schema(
+        """
+CREATE TABLE log (tag text);
+CREATE FUNCTION note() RETURNS event_trigger LANGUAGE plpgsql
+  AS 'BEGIN INSERT INTO log VALUES (tg_tag); END';
+CREATE EVENT TRIGGER noting ON ddl_command_end EXECUTE FUNCTION note()
+"""
+    )
+    write_tests(
+        project,
+        """
+async def test_it(db):
+    assert await db.scalar(sa.text("SELECT count(*) FROM log")) == 0
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=1)
+    assert causes(result, "real commits for all") == {"the schema has the event trigger noting": 1}

@@ -1,8 +1,10 @@
 """Promise 3: deferred constraints fail at the app's own commit, as a COMMIT would."""
 
+import pytest
+
 from guarantees.factories import write_on_both_paths
 from guarantees.project import Project
-from guarantees.report import causes
+from guarantees.report import causes, ran_again
 
 
 def test_a_deferred_constraint_fails_at_the_apps_commit(project: Project) -> None:
@@ -176,3 +178,34 @@ async def test_it(client, db):
     result = project.run()
 
     result.assert_outcomes(passed=2)
+
+
+FOREIGN = "CREATE SCHEMA private;\nCREATE TABLE private.t (id int UNIQUE DEFERRABLE)"
+NOT_FOR_ALL = "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC"
+
+
+@pytest.mark.parametrize(
+    ("schema", "again"),
+    [
+        (NOT_FOR_ALL, {}),
+        (FOREIGN, {"test_it[savepoints]": "permission denied for schema private"}),
+    ],
+)
+def test_a_role_of_few_privileges_may_commit(
+    project: Project, schema: str, again: dict[str, str]
+) -> None:
+    project.extend_schema(schema)
+    write_on_both_paths(
+        project,
+        """
+async def test_it(db):
+    await db.execute(sa.text("SET LOCAL ROLE pg_monitor"))
+    await db.commit()
+    assert await db.scalar(sa.text("SELECT current_user <> 'pg_monitor'"))
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)
+    assert ran_again(result) == again

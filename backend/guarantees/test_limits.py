@@ -71,6 +71,10 @@ SEEN = {
     "a DBAPI cursor": """
     await in_cursor(a, "UPDATE users SET desk = 2")
     assert await scalar(b, "SELECT desk FROM users") == (2 if rolled_back else None)
+    async with apps_engine.connect() as forgotten:
+        insert = "INSERT INTO users (email) VALUES ('joan')"
+        await forgotten.run_sync(lambda sync: sync.connection.cursor().execute(insert))
+    assert await scalar(b, "SELECT count(*) FROM users") == (2 if rolled_back else 1)
 """,
     "an undersized pool": """
     sessions = [SessionLocal() for _ in range(20)]
@@ -162,6 +166,23 @@ AGAIN = {
     await scalar(b, "ALTER TABLE users DROP desk")
     await b.commit()
     await scalar(a, "SELECT * FROM users")
+""",
+    "a value that is added to an enum": """
+    await scalar(a, "ALTER TYPE mood ADD VALUE 'happy'")
+    await a.commit()
+    assert await scalar(a, "SELECT 'happy'::mood::text") == "happy"
+""",
+    "work after a cancelled statement": """
+    await scalar(a, "SELECT 1")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await scalar(a, "SELECT pg_sleep(10)")
+    with pytest.raises(sa.exc.PendingRollbackError):
+        await a.commit()
+    await a.rollback()
+""",
+    "`SET CONSTRAINTS ALL IMMEDIATE`": """
+    await scalar(a, "SET CONSTRAINTS ALL IMMEDIATE")
 """,
     "the connection is lost": """
     with pytest.raises(sa.exc.DBAPIError):
@@ -266,6 +287,7 @@ def test_on_both_paths_a_test_sees_what_the_page_says(project: Project) -> None:
 
 
 def test_what_the_page_says_runs_again_does(project: Project) -> None:
+    project.extend_schema("CREATE TYPE mood AS ENUM ('sad')")
     write_each(project, AGAIN)
 
     result = project.run()

@@ -368,3 +368,27 @@ async def test_it(client, db):
     result = project.run()
 
     result.assert_outcomes(passed=2)
+
+
+@pytest.mark.usefixtures("each_driver")
+def test_whether_a_setting_is_local_may_be_bound(project: Project) -> None:
+    write_on_both_paths(
+        project,
+        """
+@pytest.mark.parametrize("is_local", [True, False])
+async def test_it(db, is_local):
+    await db.execute(sa.select(sa.func.set_config("app.tenant", "ada", is_local)))
+    await db.commit()
+
+async def test_text(db):
+    setting = sa.text("SELECT set_config('app.tenant', CAST(:it AS text), :is_local)")
+    await db.execute(setting, {"it": "ada", "is_local": True})
+    await db.commit()
+    assert await db.scalar(sa.text("SELECT current_setting('app.tenant')")) == ""
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=6)
+    assert list(ran_again(result)) == ["test_it[savepoints-False]"]

@@ -110,6 +110,7 @@ def create_schema(connection):
     connection.exec_driver_sql(f"ALTER DATABASE {name} SET app.region = 'eu; ''west'''")
     connection.exec_driver_sql(f"ALTER DATABASE {name} SET statement_timeout = '50s'")
     connection.exec_driver_sql(f'ALTER DATABASE {name} SET search_path = "$user", public, other')
+    connection.exec_driver_sql(f"ALTER DATABASE {name} SET temp_tablespaces = ''")
     connection.exec_driver_sql(f"REVOKE TEMP ON DATABASE {name} FROM PUBLIC")
     connection.exec_driver_sql(f"GRANT CREATE ON DATABASE {name} TO pg_monitor")
 """
@@ -121,7 +122,7 @@ def test_what_it_sets_and_grants_on_its_database_holds_in_the_clones(project: Pr
         project,
         """
 EXPECTED = {"app.region": "eu; 'west'", "statement_timeout": "50s",
-            "search_path": '"$user", public, other'}
+            "search_path": '"$user", public, other', "temp_tablespaces": '""'}
 
 @pytest.mark.parametrize("name", EXPECTED)
 async def test_settings(db, name):
@@ -138,7 +139,7 @@ async def test_privileges(db):
 
     result = project.run()
 
-    result.assert_outcomes(passed=8)
+    result.assert_outcomes(passed=10)
 
 
 def test_a_role_that_exists_already_is_told_with_what_to_write(

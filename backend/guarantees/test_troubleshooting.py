@@ -100,6 +100,15 @@ async def test_it(db):
     await db.execute(sa.text("CREATE TEMP TABLE short ()"))
     await db.commit()
 """,
+    "Refused: work after a cancelled statement": """
+async def test_it(db):
+    await db.execute(sa.text("SELECT 1"))
+    try:
+        async with asyncio.timeout(0.05):
+            await db.execute(sa.text("SELECT pg_sleep(10)"))
+    except TimeoutError:
+        await db.commit()
+""",
     "Refused: a wait of 10 s for another session": """
 async def test_it(get_db_session):
     async with get_db_session() as one, get_db_session() as other:

@@ -4,7 +4,7 @@ import pytest
 
 from guarantees.factories import write_on_both_paths, write_tests
 from guarantees.project import Project
-from guarantees.report import UNCOMMITTED, causes, ran_again
+from guarantees.report import CUT_OFF, UNCOMMITTED, causes, ran_again
 
 pytestmark = pytest.mark.usefixtures("each_driver")
 
@@ -246,3 +246,35 @@ async def test_one_mail(db):
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["What both runs have left outside the database*is there twice."])
     assert causes(result, "refused") == {}
+
+
+def test_after_a_cancelled_statement_a_commit_fails_as_in_production(project: Project) -> None:
+    write_on_both_paths(
+        project,
+        """
+async def test_it(db):
+    db.add(User(email="ada"))
+    await db.flush()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await db.execute(sa.text("SELECT pg_sleep(10)"))
+    with pytest.raises(sa.exc.PendingRollbackError):
+        await db.commit()
+    await db.rollback()
+    assert await emails(db) == []
+
+async def test_rolled_back(db):
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await db.execute(sa.text("SELECT pg_sleep(10)"))
+    await db.rollback()
+    db.add(User(email="ada"))
+    await db.commit()
+    assert await emails(db) == ["ada"]
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=4)
+    assert ran_again(result) == {"test_it[savepoints]": CUT_OFF}

@@ -37,10 +37,11 @@ OF_THE_DATABASE = """
     SELECT format('ALTER %s SET %I = %s',
       CASE WHEN setrole = 0 THEN format('DATABASE %I', :to ::text)
         ELSE format('ROLE %I IN DATABASE %I', pg_get_userbyid(setrole), :to ::text) END,
-      split_part(setting, '=', 1), CASE WHEN split_part(setting, '=', 1) IN ('search_path')
-        THEN substr(setting, strpos(setting, '=') + 1)
-        ELSE quote_literal(substr(setting, strpos(setting, '=') + 1)) END)
-    FROM pg_db_role_setting, unnest(setconfig) AS setting, it WHERE setdatabase = it.oid
+      name, CASE WHEN name IN ('search_path', 'temp_tablespaces', 'session_preload_libraries',
+        'local_preload_libraries') THEN replace(value, '""', quote_literal(''))
+        ELSE quote_literal(value) END)
+    FROM pg_db_role_setting, unnest(setconfig) AS setting, split_part(setting, '=', 1) AS name,
+      substr(setting, strpos(setting, '=') + 1) AS value, it WHERE setdatabase = it.oid
     UNION ALL SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC', :to ::text)
     FROM it WHERE datacl IS NOT NULL
     UNION ALL SELECT format('GRANT %s ON DATABASE %I TO %s', privilege_type, :to ::text,

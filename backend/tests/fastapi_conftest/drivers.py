@@ -56,15 +56,21 @@ def driver_of(dbapi_connection: Any) -> Any:
     return getattr(dbapi_connection, "driver_connection", dbapi_connection)
 
 
+def execute(driver: Any, script: str) -> Any:
+    """Send a script in one round trip; a psycopg that prepares each statement must not do so."""
+    options = {"prepare": False} if hasattr(driver, "prepare_threshold") else {}
+    return driver.execute(script, **options)
+
+
 async def run_script(dbapi_connection: Any, script: str) -> None:
-    """Run a script in one round trip, outside of a transaction."""
+    """Run a script outside of a transaction."""
     driver = driver_of(dbapi_connection)
     if hasattr(dbapi_connection, "driver_connection"):
-        await driver.execute(script)
+        await execute(driver, script)
         if hasattr(driver, "commit"):  # psycopg has begun a transaction
             await driver.commit()
     else:
-        driver.cursor().execute(script)
+        execute(driver if hasattr(driver, "execute") else driver.cursor(), script)
         driver.commit()
 
 

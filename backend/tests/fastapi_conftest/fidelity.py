@@ -41,13 +41,13 @@ def settings(connection: sa.Connection) -> dict[str, str]:
         "autocommit": str(bool(dbapi_connection.autocommit)),
         "the driver": connection.dialect.driver,
         "the JSON functions": str([getattr(connection.dialect, name) for name in OF_JSON]),
-        "the listeners of connect": str([it for it in connects if not is_sqlalchemys(it)]),
+        "the listeners of connect": str([it for it in connects if not is_of("sqlalchemy", it)]),
     }
 
 
-def is_sqlalchemys(listener: Any) -> bool:
-    """Tell whether a listener is SQLAlchemy's own."""
-    return str(getattr(listener, "__module__", "")).startswith("sqlalchemy")
+def is_of(package: str, listener: Any) -> bool:
+    """Tell whether a listener is a function of this package."""
+    return str(getattr(listener, "__module__", "")).startswith(package)
 
 
 async def flaw_of(engines: list[AsyncEngine]) -> str | None:
@@ -79,6 +79,7 @@ def flaw_of_engine(engine: Any) -> str | None:
         return f"the application's engine has the option {min(options)}"
     for target, names in (engine.dialect, EXECUTES), (engine.pool, OF_A_POOL):
         for name in names:
-            if getattr(target.dispatch, name).listeners:
+            listeners = getattr(target.dispatch, name)  # those of the classes among them
+            if any(not is_of(__package__, it) for it in listeners):
                 return f"the application's engine has a listener of {name}"
     return None

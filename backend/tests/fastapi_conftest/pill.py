@@ -6,7 +6,7 @@ transaction and stops every COMMIT, however it is written and whoever sends it.
 
 from .project import PREFIX
 
-ENDS = "this would end the transaction of the test."
+ENDS = "this would end the transaction of the test, or fire its deferred triggers now."
 STATE, STATE_OF_SESSION = "FC001", "FC002"  # the SQLSTATEs of the trigger, and of `_check`
 ONLY_HERE = (  # SQLSTATEs of errors that real commits may not meet
     STATE,
@@ -15,6 +15,8 @@ ONLY_HERE = (  # SQLSTATEs of errors that real commits may not meet
     "25001",  # VACUUM and the like, which no transaction allows
     "3B001",  # the savepoint is gone: somebody has ended the transaction and begun another
     "25P01",  # there is no transaction
+    "55006",  # DISCARD TEMP, because the pill's trigger has not fired
+    "55P04",  # a value that was added to an enum, and is not committed in truth
 )
 OF_ONE_SESSION = (
     "a temporary object, a cursor or a prepared statement, which belongs to one session or "
@@ -38,15 +40,16 @@ TEMPORARY = " OR ".join(
 # On each new connection. `_begin` takes the pill, ends the advisory locks that a test has left, and
 # sets the sequences back; a procedure, because the server plans nothing for a CALL. `_verify` fails
 # after DDL. `_check` does what a COMMIT does with deferred constraints, and fails where there is
-# something that a COMMIT would end, or that other sessions would not see.
+# something that a COMMIT would end, or that other sessions would not see. The application may work
+# in a role that it takes on each connection, and that may not set the sequences back.
 PREPARE = f"""
-    BEGIN READ WRITE;
+    BEGIN READ WRITE; SET LOCAL ROLE NONE;
     CREATE TEMP TABLE {PREFIX} ();
     CREATE FUNCTION pg_temp.{PREFIX}_stop() RETURNS trigger LANGUAGE plpgsql AS
       $$ BEGIN RAISE '{ENDS}' USING ERRCODE = '{STATE}'; END $$;
     CREATE CONSTRAINT TRIGGER {PREFIX} AFTER INSERT ON {PREFIX} DEFERRABLE INITIALLY DEFERRED
       FOR EACH ROW EXECUTE FUNCTION pg_temp.{PREFIX}_stop();
-    CREATE PROCEDURE pg_temp.{PREFIX}_begin() LANGUAGE plpgsql AS $$ BEGIN
+    CREATE PROCEDURE pg_temp.{PREFIX}_begin() LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
       INSERT INTO pg_temp.{PREFIX} DEFAULT VALUES;
       PERFORM pg_advisory_unlock_all(), @restart;
     END $$;
@@ -65,6 +68,7 @@ PREPARE = f"""
       IF able IS NOT NULL THEN EXECUTE 'SET CONSTRAINTS ' || able || ' IMMEDIATE'; END IF;
       IF late IS NOT NULL THEN EXECUTE 'SET CONSTRAINTS ' || late || ' DEFERRED'; END IF;
     END $$;
+    GRANT EXECUTE ON ALL ROUTINES IN SCHEMA pg_temp TO PUBLIC;
     COMMIT;
     SELECT pg_stat_force_next_flush()
 """

@@ -15,20 +15,24 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, StaticPo
 
 from .application import BY_ROLLBACK, OTHER_LOOP, for_the_test, on_another_pool, running_loop
 from .clone import Clone
-from .drivers import in_transaction, is_lost, settings_when_new, sqlstate
+from .drivers import execute, in_transaction, is_lost, settings_when_new, sqlstate
 from .fidelity import EXECUTES, flaw_of
 from .guard import trust, what_to_ask_for
 from .pill import BEGIN, ENDS, ONLY_HERE, PREPARE, VERIFY
 from .project import PREFIX
-from .record import LEFT, NEVER_GIVEN_BACK, RETRY, refuse, running
+from .record import LEFT, NEVER_GIVEN_BACK, RETRY, Refusal, refuse, running
 from .savepoint import LOST, UNDO, Facts, Savepoint
 from .settings import that_tell
 
-# Constraints that SET CONSTRAINTS, by which a commit is emulated, cannot tell apart.
-NAMESAKES = """
-    SELECT format('%I.%I', min(nspname), conname) FROM pg_constraint
-    JOIN pg_namespace AS n ON n.oid = connamespace GROUP BY n.oid, conname
-    HAVING bool_or(condeferrable) AND NOT bool_and(condeferrable) LIMIT 1
+# Constraints that SET CONSTRAINTS, by which a commit is emulated, cannot tell apart; and what would
+# note or forbid the DDL by which a connection is prepared.
+FLAWS = """
+    SELECT format('of the constraints %I.%I only some are deferrable', min(nspname), conname)
+    FROM pg_constraint JOIN pg_namespace AS n ON n.oid = connamespace GROUP BY n.oid, conname
+    HAVING bool_or(condeferrable) AND NOT bool_and(condeferrable)
+    UNION ALL SELECT format('the schema has the event trigger %I', evtname)
+    FROM pg_event_trigger AS t WHERE evtenabled <> 'D' AND NOT EXISTS (
+      SELECT FROM pg_depend WHERE objid = t.oid AND deptype = 'e')  -- of an extension
 """
 
 
@@ -112,15 +116,14 @@ class Rollback(Clone):
         record.info.pop(PREFIX)
         new.commit()  # what the application's listeners have set
         dialect.set_isolation_level(new, "AUTOCOMMIT")
-        new.run_async(lambda driver: driver.execute(PREPARE.replace("@restart", self.restart)))
+        new.run_async(lambda driver: execute(driver, PREPARE.replace("@restart", self.restart)))
 
     async def survey(self, connection: AsyncConnection) -> None:
         """Note what may make settings, and whether PostgreSQL leaves anything to the COMMIT."""
         await super().survey(connection)
         query = "SELECT EXISTS (SELECT FROM pg_constraint WHERE condeferrable)"
         self.are_deferrable = bool(await connection.scalar(sa.text(query)))
-        name = await connection.scalar(sa.text(NAMESAKES))
-        self.flaw = f"of the constraints {name} only some are deferrable" if name else None
+        self.flaw = await connection.scalar(sa.text(FLAWS))
         self.tells = await that_tell(connection)
 
     async def begin(self) -> Any:
@@ -131,7 +134,7 @@ class Rollback(Clone):
             self.connection = await self.engine.connect()
         mine: Any = self.connection.sync_connection
         shared: Any = mine.connection.dbapi_connection
-        await shared.driver_connection.execute(BEGIN)
+        await execute(shared.driver_connection, BEGIN)
         self.savepoint = Savepoint(shared, mine.connection, self.facts)
         self.connections.target = BY_ROLLBACK
         return self.connection
@@ -152,7 +155,7 @@ class Rollback(Clone):
             running().note(LEFT, NEVER_GIVEN_BACK)
         script = f"{UNDO}; {VERIFY if test.by_text else ''}ROLLBACK"
         try:
-            await test.shared.driver_connection.execute(script)
+            await execute(test.shared.driver_connection, script)
         except Exception as error:
             if sqlstate(error) in ONLY_HERE:  # the transaction is not ours any more
                 running().note(RETRY, ENDS)
@@ -210,12 +213,13 @@ class Rollback(Clone):
             self.savepoint.refuse("the driver's own connection.")
         return of.driver_connection
 
-    @staticmethod
-    def on_error(context: sa.ExceptionContext) -> None:
+    def on_error(self, context: sa.ExceptionContext) -> None:
         """Keep the connection where work was cancelled; SQLAlchemy would take it for lost."""
         error = context.original_exception
         if isinstance(error, TimeoutError) or not isinstance(error, Exception):
             context.is_disconnect = False
+            if self.savepoint and context.connection and not isinstance(error, Refusal):
+                self.savepoint.cut_off.add(context.connection.connection)
 
     async def close(self) -> None:
         """Close the one connection."""

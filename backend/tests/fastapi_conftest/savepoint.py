@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, NoReturn
 from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.sql.expression import HasCTE
 
-from .drivers import finish, in_transaction, is_lost, sqlstate
+from .drivers import execute, finish, in_transaction, is_lost, sqlstate
 from .guard import what_to_ask_for
 from .pill import CHECK, CURSORS, ENDS, ONLY_HERE, PREPARED, SAVEPOINT
 from .record import Record, refuse, running
@@ -44,8 +44,10 @@ takes_session_lock = lru_cache(1_000)(
 LOST = "the connection of the test was lost: by a restart, a time-out or an end of its session."
 UNCOMMITTED = (
     "another session of this test holds changes, or an error. In production this one would not see "
-    "them: commit or roll back first, in a test with `await db.commit()` before the request."
+    "them: commit or roll back first, in a test with `await db.commit()` before the request. Locks "
+    "of tables and advisory locks, which a commit ends, last until the end of the test here."
 )
+CUT_OFF = "work after a cancelled statement: in production its connection is closed."
 MADE_SETTINGS = "another session of this test has made settings, and not committed yet."
 OUTLASTS = "a setting of the session, which outlasts its transaction: here all sessions are one."
 
@@ -65,6 +67,7 @@ class Savepoint:
     known: what this test has checked out of the pool; held so that none is collected, which would
         close the shared connection.
     owner: whose work the savepoint can undo, until its commit or rollback.
+    cut_off: of whom a statement was cancelled, until its rollback.
     turns: who may execute a statement; in the order in which they have asked.
     """
 
@@ -73,6 +76,7 @@ class Savepoint:
         self.shared, self.first, self.facts = shared, first, facts
         self.known: dict[PoolProxiedConnection, None] = {first: None}
         self.owner: PoolProxiedConnection | None = None
+        self.cut_off = set[PoolProxiedConnection]()
         self.has_set = self.outlasts = False  # the owner, since its last commit
         self.turns, self.executing = asyncio.Lock(), ""
         self.by_text = False  # a statement may have been DDL: written as text, or by a routine
@@ -99,6 +103,8 @@ class Savepoint:
         """Let this connection execute something, once all who have asked before have done so."""
         if mine not in self.known:
             refuse("a statement outside the transaction of a test.", what_to_ask_for())
+        if mine in self.cut_off:
+            self.refuse(CUT_OFF)
         self.shared.run_async(self.wait)
         try:
             self.executing = statement
@@ -147,7 +153,9 @@ class Savepoint:
             self.by_text |= context.is_text or not is_query or bool(may.hides(statement))
             if may.sets(statement):
                 self.has_set = True
-                self.outlasts |= bool(may.outlasts(statement))
+                # Its flag may be bound; a false alarm costs a second run.
+                is_bound = "set_config" in statement.lower() and "False" in repr(rest[0])
+                self.outlasts |= is_bound or bool(may.outlasts(statement))
             getattr(context.dialect, name)(cursor, statement, *rest)
 
     def pass_to(self, mine: PoolProxiedConnection) -> None:
@@ -167,7 +175,7 @@ class Savepoint:
 
     def send(self, script: str) -> None:
         """Run a script in one round trip, which cancelling the task does not stop half-way."""
-        self.shared.run_async(lambda driver: finish(driver.execute(script)))
+        self.shared.run_async(lambda driver: finish(execute(driver, script)))
 
     def commit(self, mine: PoolProxiedConnection) -> None:
         """Do what a COMMIT does, but for writing to the disk."""
@@ -186,6 +194,8 @@ class Savepoint:
             except BaseException as error:
                 if in_transaction(self.shared):
                     self.send(UNDO)
+                if sqlstate(error) == "42501":  # of SET CONSTRAINTS, it may be
+                    self.refuse(str(error).partition("\n")[0])
                 if sqlstate(error) != "25P02":  # as PostgreSQL's COMMIT of what has failed
                     raise
             finally:
@@ -193,6 +203,7 @@ class Savepoint:
 
     def roll_back(self, mine: PoolProxiedConnection) -> None:
         """Undo what this connection has not committed."""
+        self.cut_off.discard(mine)
         if self.owner is mine and in_transaction(self.shared):
             with self.turn(mine, "ROLLBACK"):
                 if self.owner is mine:  # still, after a wait for its turn

@@ -16,7 +16,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 # At the beginning of a statement, which a comment may precede.
 SETS = r"(\A|\*/|;|--[^\n]*\n)\s*((RE)?SET|DO)\b|\bset_\w+\s*\("
 # What of it lasts for a transaction only.
-LOCAL = r"\bSET\s+(LOCAL|TRANSACTION|CONSTRAINTS)\b|\bset_config\s*\([^()]*,\s*true\s*\)"
+FLAG = r"(true|(\$\d+|%\(\w+\)s)(::bool(ean)?)?)"  # of set_config, perhaps bound
+IN_BRACKETS = r"\(([^()]|\([^()]*\))*\)"
+LOCAL = (
+    r"\bSET\s+(LOCAL|TRANSACTION|CONSTRAINTS)\b"
+    rf"|\bset_config\s*\(([^()]|{IN_BRACKETS})*,\s*{FLAG}\s*\)"
+)
 OF_SESSION = r"\b(RE)?SET\s|\bset_\w+\s*\("
 # The same in the body of a routine, whose UPDATE has a SET, too; and whether it may do DDL, or make
 # a cursor, a prepared statement or a temporary object.
