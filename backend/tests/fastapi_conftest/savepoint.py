@@ -44,8 +44,8 @@ takes_session_lock = lru_cache(1_000)(
 LOST = "the connection of the test was lost: by a restart, a time-out or an end of its session."
 UNCOMMITTED = (
     "another session of this test holds changes, or an error. In production this one would not see "
-    "them: commit or roll back first, in a test with `await db.commit()` before the request. Locks "
-    "of tables and advisory locks, which a commit ends, last until the end of the test here."
+    "them: commit or roll back first, in a test with `await db.commit()` before the request. Table "
+    "locks and advisory locks last until the test ends."
 )
 CUT_OFF = "work after a cancelled statement: in production its connection is closed."
 MADE_SETTINGS = "another session of this test has made settings, and not committed yet."
