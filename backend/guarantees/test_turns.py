@@ -271,10 +271,16 @@ async def test_rolled_back(db):
     db.add(User(email="ada"))
     await db.commit()
     assert await emails(db) == ["ada"]
+
+async def test_nested(db):
+    with pytest.raises(TimeoutError):
+        async with db.begin_nested(), asyncio.timeout(0.05):
+            await db.execute(sa.text("SELECT pg_sleep(10)"))
+    await db.rollback()
 """,
     )
 
     result = project.run()
 
-    result.assert_outcomes(passed=4)
+    result.assert_outcomes(passed=6)
     assert ran_again(result) == {"test_it[savepoints]": CUT_OFF}

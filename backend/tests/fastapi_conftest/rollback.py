@@ -24,6 +24,7 @@ from .record import LEFT, NEVER_GIVEN_BACK, RETRY, Refusal, refuse, running
 from .savepoint import LOST, UNDO, Facts, Savepoint
 from .settings import that_tell
 
+METHODS = ("do_commit", "do_rollback", "do_rollback_to_savepoint", "get_driver_connection")
 # Constraints that SET CONSTRAINTS, by which a commit is emulated, cannot tell apart; and what would
 # note or forbid the DDL by which a connection is prepared.
 FLAWS = """
@@ -105,7 +106,7 @@ class Rollback(Clone):
         sa.event.listen(other, "handle_error", self.on_error)
         for name in EXECUTES:
             sa.event.listen(other, name, partial(self.execute, name))
-        for name in ("do_commit", "do_rollback", "get_driver_connection"):
+        for name in METHODS:
             setattr(other, name, getattr(self, name))
         for name in ("set_isolation_level", "set_readonly", "set_deferrable"):
             setattr(other, name, self.change)
@@ -200,6 +201,12 @@ class Rollback(Clone):
         """Go back to the savepoint."""
         if self.savepoint:
             self.savepoint.roll_back(mine)
+
+    def do_rollback_to_savepoint(self, connection: Any, name: str) -> None:
+        """Roll a nested transaction back, unless production has no connection for it any more."""
+        dialect, mine = connection.dialect, connection.connection
+        if not (self.savepoint and mine in self.savepoint.cut_off):
+            type(dialect).do_rollback_to_savepoint(dialect, connection, name)
 
     def change(self, _: object, value: Any) -> None:
         """Refuse what the transaction of a test cannot change any more."""
