@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
+from guarantees.factories import write_tests
 from guarantees.project import CONFTEST, ISOLATE, Project
 from guarantees.servers import Database
 
@@ -418,3 +419,20 @@ def test_a_seeding_function_that_hides_that_it_is_asynchronous_is_told(project: 
     result = project.run()
 
     assert "it returns what must be awaited: write it as `async def`" in str(result.stdout)
+
+
+def test_a_full_disk_of_ones_own_server_is_told(project: Project) -> None:
+    write_tests(
+        project,
+        """
+async def test_it(db):
+    await db.execute(sa.text("DO $$ BEGIN RAISE 'full' USING ERRCODE = '53100'; END $$"))
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["*PostgreSQL has no room left*", "To fix it: make room on its disk"]
+    )

@@ -91,6 +91,10 @@ SEEN = {
 }
 # What differs from production on both paths.
 BOTH_PATHS = {
+    "an engine whose URL names another role": """
+    assert apps_engine.url.username == "nobody"
+    assert await scalar(a, "SELECT current_user") != "nobody"
+""",
     "a setting with a dot in its name": """
     async with apps_engine.connect() as held:
         await scalar(held, "SELECT set_config('app.other', '1', true)")

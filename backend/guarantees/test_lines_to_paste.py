@@ -122,3 +122,13 @@ async def test_it(db, number): await end(db)
 
     result.assert_outcomes(passed=10)
     result.stdout.fnmatch_lines(["10 of 10 tests ran again: isolate(..., real_commits=True)*"])
+
+
+def test_an_entry_with_the_group_of_xdist_is_found(project: Project) -> None:
+    write(project, THREE)
+    project.isolate("real_commits=['tests/test_it.py::test_2@group']")
+
+    result = project.run()
+
+    result.assert_outcomes(passed=3)
+    assert ran_again(result) == {}

@@ -52,6 +52,7 @@ def late():
 # Each test uses all of it, and does not care for errors.
 TESTS = """
 import asyncio
+import atexit
 import os
 import socket
 import threading
@@ -84,6 +85,7 @@ def use_all():
 
 @pytest.fixture(scope="session", autouse=True)
 def of_the_session():
+    atexit.register(use_all)
     use_all()
     yield
     use_all()
@@ -168,6 +170,8 @@ def test_nothing_reaches_the_developers_database(
     begun, ended = proxy.marks
     assert begun > 0 or before == BEFORE["nothing"]
     assert ended == begun
+    ends_of_sessions = 5 * len(("of the engine", "pinging", "late"))  # as the process ends
+    assert proxy.received - begun <= ends_of_sessions
     database.query("DROP TABLE IF EXISTS users")
 
 

@@ -170,3 +170,24 @@ def test_as_root_no_folder_is_opened_for_others(project: Project, folder: Path) 
 
     result.assert_outcomes(passed=1)
     assert [path.stat().st_mode for path in (site, *site.parents)] == before
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_test_may_prepare_a_transaction(project: Project) -> None:
+    project.write(
+        "tests/test_it.py",
+        """
+import pytest
+import sqlalchemy as sa
+
+@pytest.mark.fresh_database
+@pytest.mark.parametrize("time", [1, 2])
+async def test_it(db, time):
+    await db.execute(sa.text("INSERT INTO users (email) VALUES ('ada')"))
+    await db.execute(sa.text("PREPARE TRANSACTION 'one'"))
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)

@@ -170,7 +170,9 @@ def test_each_change_of_the_schema_rebuilds_it_and_no_other_change_does(
         "create_schema=create_schema, schema_files=[Path('view.sql'), 'models.txt']",
         "def create_schema(connection):\n"
         "    Base.metadata.create_all(connection)\n"
-        "    connection.exec_driver_sql(Path('view.sql').read_text())\n",
+        "    connection.exec_driver_sql(Path('view.sql').read_text())\n"
+        "    connection.exec_driver_sql(EXTRA)\n"
+        "EXTRA = 'CREATE SEQUENCE three'\n",
     )
     unbuilt.write("view.sql", "CREATE VIEW names AS SELECT name FROM roles")
     unbuilt.write("models.txt", "User, Role")
@@ -200,10 +202,12 @@ def test_each_change_of_the_schema_rebuilds_it_and_no_other_change_does(
     oids.append(run().oid)
     unbuilt.write("view.sql", "CREATE VIEW names AS SELECT name, id FROM roles")
     oids.append(run().oid)
+    unbuilt.replace("tests/conftest.py", "SEQUENCE three", "SEQUENCE four")
+    oids.append(run().oid)
     unbuilt.write(MODELS, f"import sqlalchemy as sa\n{models}\ndef unrelated(): pass\n")
     unbuilt.replace("app/roles.py", '"admin"', '"owner"')
 
-    assert len(set(oids)) == 1 + len(changes) + 2
+    assert len(set(oids)) == 1 + len(changes) + 3
     assert run().oid == oids[-1]
 
 

@@ -145,3 +145,29 @@ async def test_2_logged_out(client, path):
     result = project.run()
 
     result.assert_outcomes(passed=3)
+
+
+def test_overrides_of_an_application_that_is_mounted_in_middleware_are_gone(
+    project: Project,
+) -> None:
+    write_tests(
+        project,
+        """
+from fastapi import FastAPI
+from fastapi.middleware.gzip import GZipMiddleware
+from starlette.routing import Mount, Router
+
+inner, deep = FastAPI(), FastAPI()
+app.mount("/inner", GZipMiddleware(inner))
+app.mount("/router", Router(routes=[Mount("/deep", app=deep)]))
+
+@pytest.mark.parametrize("time", [1, 2])
+def test_it(time):
+    assert (inner.dependency_overrides, deep.dependency_overrides) == ({}, {})
+    inner.dependency_overrides[print] = deep.dependency_overrides[print] = list
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=2)

@@ -424,3 +424,62 @@ def test_it(removed, time):
 
     result.assert_outcomes(passed=2)
     assert causes(result, "connection ended after the test") == {}
+
+
+def test_an_end_that_is_interrupted_leaves_nothing(synchronous: Project) -> None:
+    write(
+        synchronous,
+        """
+import signal
+
+def give_up(*_):
+    pytest.fail("as pytest-timeout does")
+
+def hold():
+    with SessionLocal() as session:
+        session.execute(text("SELECT 1"))
+        time.sleep(4)
+
+def test_1(db):
+    db.add(User(email="ada"))
+    db.commit()
+    threading.Thread(target=hold, daemon=True).start()
+    time.sleep(0.2)
+    signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+
+@pytest.mark.parametrize("number", range(3))
+def test_2(db, number):
+    assert count(db) == 0
+    db.add(User(email="ada"))
+    db.commit()
+    time.sleep(0.2)
+    assert count(db) == 1
+""",
+    )
+
+    result = synchronous.run()
+
+    result.assert_outcomes(passed=4, errors=1)
+
+
+def test_what_is_set_on_the_dbapi_connection_reaches_no_other_test(synchronous: Project) -> None:
+    write(
+        synchronous,
+        """
+def test_1(override_get_db):
+    raw = apps_engine.raw_connection()
+    raw.dbapi_connection.autocommit = True
+    raw.close()
+
+def test_2(db):
+    db.add(User(email="ada"))
+    db.flush()
+    db.rollback()
+    assert count(db) == 0
+""",
+    )
+
+    result = synchronous.run()
+
+    result.assert_outcomes(passed=2)

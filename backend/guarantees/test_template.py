@@ -223,3 +223,14 @@ async def test_many_tables(client, number):
     result = project.run("-n", "4", "--real-commits")
 
     result.assert_outcomes(passed=8)
+
+
+def test_a_type_that_exists_already_is_not_told_to_be_a_role(project: Project) -> None:
+    project.extend_schema("CREATE TYPE userrole AS ENUM ('a');\nCREATE TYPE userrole AS ENUM ('a')")
+    write_tests(project, "async def test_it(db): pass\n")
+
+    result = project.run()
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert 'type "userrole" already exists' in str(result.stderr)
+    assert "CREATE ROLE" not in str(result.stderr)

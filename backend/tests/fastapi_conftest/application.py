@@ -60,6 +60,7 @@ class Opened:
     script: str = ""
     pid: int = 0
     was_handed_out: bool = False
+    autocommit: bool = False
 
     @property
     def is_in_thread(self) -> bool:
@@ -170,12 +171,15 @@ class Connections:
             if not opened.script:  # it is new, and the application's listeners have set it up
                 settings, opened.pid = settings_when_new(connection)
                 opened.script = f"{settings}; {NEW_AGAIN}"
+                opened.autocommit = bool(connection.autocommit)
             opened.holder, opened.thread = ref(mine), threading.current_thread()
 
-    def check_in(self, _connection: Any, entry: ConnectionPoolEntry) -> None:
+    def check_in(self, connection: Any, entry: ConnectionPoolEntry) -> None:
         """Take a connection back; what belongs to another event loop is closed, while it runs."""
         if opened := entry.info.get(PREFIX):
             opened.holder = lambda: None
+            if connection and bool(connection.autocommit) is not opened.autocommit:
+                opened.was_handed_out = True  # by the DBAPI connection, past SQLAlchemy
             if opened.loop not in (None, self.loop):
                 entry.invalidate()
 
@@ -228,11 +232,7 @@ class Connections:
     def close(self, _: object, which: list[tuple[ConnectionPoolEntry, Opened]]) -> None:
         """Close connections, also those that somebody has still: then pools get a place back."""
         for entry, opened in which:
-            mine = opened.holder()
-            if mine:
-                mine.invalidate()
-            else:
-                entry.invalidate()
+            (opened.holder() or entry).invalidate()
         here = [each for each in self.aside if each[0] is running_loop()]
         # Where a loop has ended, the server has ended the session; to collect it would warn.
         self.aside = [each for each in self.aside if each not in here]

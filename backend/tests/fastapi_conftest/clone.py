@@ -5,6 +5,7 @@ that in its own way, in a database of its own, which is cloned when its first te
 What is not verified to be clean after a test is cloned anew before the next one.
 """
 
+import asyncio
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -67,10 +68,14 @@ class Clone(ABC):
         self.admin, self.connections = admin, connections
         self.seeds: list[Seed] = []
         self.target: sa.URL | None = None
+        self.ending: asyncio.Task[Any] | None = None
 
     async def start_test(self) -> Any:
         """Let a test work on a clean database; return its own connection."""
         await self.admin.stay_connected()
+        if self.ending:  # pytest-timeout has interrupted it
+            self.ending.cancel()
+            await asyncio.wait([self.ending])
         if self.target is None:
             await self.clone()
         try:
@@ -82,14 +87,18 @@ class Clone(ABC):
 
     async def end_test(self, connection: Any) -> None:
         """Clean up after the test; give the clone up where it is not verified to be clean."""
+        self.ending = asyncio.current_task()
+        target, self.target = self.target, None
         try:
             cause = await self.end(connection)
         except (Exception, Refusal) as error:  # noqa: BLE001 - nothing is verified
             cause = first_line(error)
-        self.connections.target = OUTSIDE
+        self.connections.target, self.ending = OUTSIDE, None
         if cause:
             running().note(CLONED, cause)
             await self.close()
+        else:
+            self.target = target
 
     async def clone(self) -> None:
         """Clone the template, and seed the clone by the application's own sessions."""

@@ -52,7 +52,8 @@ VOLATILE = (
     "-c fsync=off -c synchronous_commit=off -c full_page_writes=off -c wal_level=minimal "
     "-c max_wal_senders=0 -c min_wal_size=2MB -c max_wal_size=32MB -c log_min_messages=fatal "
     "-c timezone=UTC -c log_timezone=UTC -c max_locks_per_transaction=256 "
-    f"-c max_connections={100 + 8 * CPUS} -c createrole_self_grant=set "
+    f"-c max_connections={100 + 8 * CPUS} -c max_prepared_transactions=20 "
+    "-c createrole_self_grant=set "
 )
 # A socket among the data, which nobody else can enter; and no shared memory in /dev/shm, which is
 # small in Docker.
@@ -87,9 +88,9 @@ def explain_full_disk(context: sa.ExceptionContext, server: sa.URL) -> None:
         full = PREFIX in where and shutil.disk_usage(where).free < 2**20
     if full or sqlstate(context.original_exception) == "53100":
         problem = f"PostgreSQL has no room left for its data in {where}."
-        if "PYTEST_CURRENT_TEST" in os.environ:
-            raise failure(problem, MORE_ROOM) from None
-        raise set_up_error(problem, MORE_ROOM) from None
+        fix = MORE_ROOM if PREFIX in where else "make room on its disk"
+        explained = failure if "PYTEST_CURRENT_TEST" in os.environ else set_up_error
+        raise explained(problem, fix) from None
 
 
 def data_folder() -> Path:

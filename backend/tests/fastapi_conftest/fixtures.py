@@ -35,14 +35,18 @@ def overrides_end_with_the_test() -> Iterator[None]:
 
 
 def applications() -> Iterator[Any]:
-    """Yield the application, and those that are mounted in it, at any depth."""
-    found = [project().app] if project().app else []
-    for app in found:
-        for route in getattr(app, "routes", ()):
-            mounted = getattr(route, "app", None)
-            if hasattr(mounted, "dependency_overrides") and mounted not in found:
-                found.append(mounted)
-    yield from found
+    """Yield the application, and those that are mounted in it, at any depth, also in middleware."""
+    seen, waiting = set[int](), [project().app]
+    while waiting:
+        it = waiting.pop()
+        if id(it) in seen:
+            continue
+        seen.add(id(it))
+        if hasattr(it, "dependency_overrides"):
+            yield it
+        elif hasattr(it, "app"):
+            waiting.append(it.app)
+        waiting += getattr(it, "routes", None) or ()
 
 
 @pytest.fixture

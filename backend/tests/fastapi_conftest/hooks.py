@@ -38,8 +38,9 @@ from .template import Template, sweep_after
 
 LOOP_SCOPE = "asyncio_default_fixture_loop_scope"  # tests are marked one by one
 FIXTURES_A_TEST = "show_fixtures_per_test"
-OLDEST = {"pytest": (8,), "pytest-asyncio": (0, 24), "sqlalchemy": (2, 0, 36)}
+OLDEST = {"pytest": (8, 2), "pytest-asyncio": (0, 24), "sqlalchemy": (2, 0, 36)}
 ON_ONE_LOOP = pytest.mark.asyncio(loop_scope="session")
+_standing = ExitStack()  # the guard, until the process ends: threads and atexit outlive the run
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -64,11 +65,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", marker)
     if config.pluginmanager.unregister(name="anyio"):  # it would run its tests on other loops
         config.addinivalue_line("markers", "anyio: a test like any other")
-    stack = ExitStack()
-    config.add_cleanup(stack.close)
-    stack.enter_context(guard(connections()))
+    _standing.close()  # of a run before this one, in the same process
+    _standing.enter_context(guard(connections()))
     sever()
-    stack.enter_context(listening(sa.Engine, handle_error=explain_error))
+    _standing.enter_context(listening(sa.Engine, handle_error=explain_error))
 
 
 def explain_error(context: sa.ExceptionContext) -> None:

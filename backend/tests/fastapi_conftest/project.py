@@ -31,7 +31,7 @@ class Project:
     create_schema: makes the schema, where `metadata.create_all` is not all of it; a function of
         a synchronous connection to a new, empty database.
     schema_files: the files that create_schema reads: migrations, SQL. The schema is built anew
-        when one of them changes, or the models, or create_schema itself.
+        when one of them changes, or the models, or the file of create_schema.
     driver: of the tests' own server, such as "postgresql+psycopg"; by default the application's.
     engines: further engines of the application, which no factory in `sessions` has. Only those
         need to be listed that connect to another host, port or database.
@@ -87,6 +87,7 @@ class Project:
         for entry in self.real_commits or ():
             file, _, named = str(entry).partition("::")
             is_named = test.startswith(named) and test[len(named) :][:1] in ("", ":", "[")
+            is_named |= named.startswith(f"{test}@")  # as xdist reports it with --dist loadgroup
             may_be = is_named or not named
             if may_be and any(map(path.is_relative_to, places(file, self.conftest.parent))):
                 return True

@@ -100,7 +100,7 @@ def fingerprint() -> str:
         raise set_up_error(problem, f"import the models above isolate(...) in {told.conftest}")
     parts = [VERSION]
     if told.create_schema:
-        parts.append(source_of(told.create_schema))
+        parts.append(source_of(inspect.getmodule(inspect.unwrap(told.create_schema))))
     parts += sorted(ddl_of(told.metadata))  # a table's indexes are a set
     digest = hashlib.sha256("".join(parts).encode())
     for path in sorted(map(Path, told.schema_files)):
@@ -230,7 +230,7 @@ def schema_error(error: BaseException) -> SetUpError:
             "asyncpg runs one statement at a time: split them; or, with psycopg installed, "
             f'driver="postgresql+psycopg", {project().place}'
         )
-    if sqlstate(getattr(error, "orig", error)) == "42710" and "role" in str(error):
+    if sqlstate(getattr(error, "orig", error)) == "42710" and 'role "' in str(error):
         fix = (
             "a role belongs to the whole server, and is there after the first run: in the schema "
             "write DO $$ BEGIN CREATE ROLE ...; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
