@@ -186,13 +186,10 @@ NOT_FOR_ALL = "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC"
 
 @pytest.mark.parametrize(
     ("schema", "again"),
-    [
-        (NOT_FOR_ALL, {}),
-        (FOREIGN, {"test_it[savepoints]": "permission denied for schema private"}),
-    ],
+    [(NOT_FOR_ALL, []), (FOREIGN, ["permission denied for schema private"])],
 )
 def test_a_role_of_few_privileges_may_commit(
-    project: Project, schema: str, again: dict[str, str]
+    project: Project, schema: str, again: list[str]
 ) -> None:
     project.extend_schema(schema)
     write_on_both_paths(
@@ -208,4 +205,5 @@ async def test_it(db):
     result = project.run()
 
     result.assert_outcomes(passed=2)
-    assert ran_again(result) == again
+    # An older SQLAlchemy names the class of the error first.
+    assert [reason.rpartition(": ")[2] for reason in ran_again(result).values()] == again

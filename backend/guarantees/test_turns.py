@@ -264,6 +264,7 @@ async def test_it(db):
     assert await emails(db) == []
 
 async def test_rolled_back(db):
+    await db.execute(sa.text("SELECT 1"))
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
             await db.execute(sa.text("SELECT pg_sleep(10)"))
@@ -273,6 +274,7 @@ async def test_rolled_back(db):
     assert await emails(db) == ["ada"]
 
 async def test_nested(db):
+    await db.execute(sa.text("SELECT 1"))
     with pytest.raises(TimeoutError):
         async with db.begin_nested(), asyncio.timeout(0.05):
             await db.execute(sa.text("SELECT pg_sleep(10)"))
