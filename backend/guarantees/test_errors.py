@@ -92,7 +92,7 @@ def test_a_server_whose_settings_do_not_serve_is_named(
 @pytest.mark.parametrize(
     ("name", "number", "needed"),
     [
-        ("pytest", "7.4.4", "pytest>=8"),
+        ("pytest", "7.4.4", "pytest>=8.2"),
         ("pytest-asyncio", "0.23.8", "pytest-asyncio>=0.24"),
         ("sqlalchemy", "2.0.35", "sqlalchemy>=2.0.36"),
         ("sqlalchemy", "2.0b1", "sqlalchemy>=2.0.36"),
