@@ -42,11 +42,11 @@ def applications() -> Iterator[Any]:
         if id(it) in seen:
             continue
         seen.add(id(it))
+        waiting += getattr(it, "routes", None) or ()
         if hasattr(it, "dependency_overrides"):
             yield it
-        elif hasattr(it, "app"):
-            waiting.append(it.app)
-        waiting += getattr(it, "routes", None) or ()
+        else:  # a route, a middleware, or a router as a newer FastAPI includes it
+            waiting += [getattr(it, "app", None), getattr(it, "original_router", None)]
 
 
 @pytest.fixture
