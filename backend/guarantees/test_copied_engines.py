@@ -384,26 +384,3 @@ async def test_it(client, db, time):
     result.assert_outcomes(passed=4)
     assert causes(result) == {}
     assert ran_again(result) == {}
-
-
-def test_a_schema_with_an_event_trigger_gets_real_commits(project: Project) -> None:
-    project.extend_schema(
-        """
-CREATE TABLE log (tag text);
-CREATE FUNCTION note() RETURNS event_trigger LANGUAGE plpgsql
-  AS 'BEGIN INSERT INTO log VALUES (tg_tag); END';
-CREATE EVENT TRIGGER noting ON ddl_command_end EXECUTE FUNCTION note()
-"""
-    )
-    write_tests(
-        project,
-        """
-async def test_it(db):
-    assert await db.scalar(sa.text("SELECT count(*) FROM log")) == 0
-""",
-    )
-
-    result = project.run()
-
-    result.assert_outcomes(passed=1)
-    assert causes(result, "real commits for all") == {"the schema has the event trigger noting": 1}

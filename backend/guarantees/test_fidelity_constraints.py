@@ -1,8 +1,8 @@
-"""Promise 3: deferred constraints fail at the app's own commit, as a COMMIT would."""
+"""Promise 3: what the schema adds to a commit, deferred constraints above all, is as in production."""
 
 import pytest
 
-from guarantees.factories import write_on_both_paths
+from guarantees.factories import write_on_both_paths, write_tests
 from guarantees.project import Project
 from guarantees.report import causes, ran_again
 
@@ -207,3 +207,26 @@ async def test_it(db):
     result.assert_outcomes(passed=2)
     # An older SQLAlchemy names the class of the error first.
     assert [reason.rpartition(": ")[2] for reason in ran_again(result).values()] == again
+
+
+def test_a_schema_with_an_event_trigger_gets_real_commits(project: Project) -> None:
+    project.extend_schema(
+        """
+CREATE TABLE log (tag text);
+CREATE FUNCTION note() RETURNS event_trigger LANGUAGE plpgsql
+  AS 'BEGIN INSERT INTO log VALUES (tg_tag); END';
+CREATE EVENT TRIGGER noting ON ddl_command_end EXECUTE FUNCTION note()
+"""
+    )
+    write_tests(
+        project,
+        """
+async def test_it(db):
+    assert await db.scalar(sa.text("SELECT count(*) FROM log")) == 0
+""",
+    )
+
+    result = project.run()
+
+    result.assert_outcomes(passed=1)
+    assert causes(result, "real commits for all") == {"the schema has the event trigger noting": 1}

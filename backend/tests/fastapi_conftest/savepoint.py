@@ -22,7 +22,7 @@ from .drivers import execute, finish, in_transaction, is_lost, sqlstate
 from .guard import what_to_ask_for
 from .pill import CHECK, CURSORS, ENDS, ONLY_HERE, PREPARED, SAVEPOINT
 from .record import Record, refuse, running
-from .settings import Tells
+from .settings import Tells, binds_false
 
 UNDO = f"ROLLBACK TO {SAVEPOINT}"
 # Fails where the owner has met an error; and, by a division by zero, where it has written, has
@@ -153,9 +153,7 @@ class Savepoint:
             self.by_text |= context.is_text or not is_query or bool(may.hides(statement))
             if may.sets(statement):
                 self.has_set = True
-                # Its flag may be bound; a false alarm costs a second run.
-                is_bound = "set_config" in statement.lower() and "False" in repr(rest[0])
-                self.outlasts |= is_bound or bool(may.outlasts(statement))
+                self.outlasts |= bool(may.outlasts(statement)) or binds_false(statement, rest[0])
             getattr(context.dialect, name)(cursor, statement, *rest)
 
     def pass_to(self, mine: PoolProxiedConnection) -> None:

@@ -81,6 +81,11 @@ async def that_tell(connection: AsyncConnection) -> Tells:
     )
 
 
+def binds_false(statement: str, parameters: object) -> bool:
+    """Tell whether the flag of set_config may be bound, and false: then the setting outlasts."""
+    return "set_config" in statement.lower() and "False" in repr(parameters)
+
+
 def calls(rows: Any, column: str) -> list[str]:
     """Return patterns of what calls the routines of which a column is true."""
     found = [row for row in rows if getattr(row, column)]
