@@ -1,4 +1,4 @@
-"""Promise 3: what the schema adds to a commit, deferred constraints above all, is as in production."""
+"""Promise 3: a commit does with the schema what a COMMIT would, deferred constraints above all."""
 
 import pytest
 
